@@ -1,0 +1,101 @@
+"""Which items make up which batch, on which process: batches of photos (or clips), not of rows.
+
+Belongs here: the plan of an epoch and the loader that follows it. A batch item is a photo with all its questions, so
+that a trained encoder sees each photo once per step. We plan batches ourselves instead of passing a loader through
+`Accelerator.prepare`: its shards repeat samples to even out the last batch, and cut them again by counting rows, which
+neither holds for batches whose tensors differ in length nor scores every sample exactly once.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from common.errors import UserError
+
+Key = tuple[int, int]  # item, and the draw that decides its augmented view (0: the plain one)
+
+
+class BatchSource(Protocol):
+    """What a task gives to be trained on or scored: items that it turns into batches, a whole batch at a time."""
+
+    samples: int
+    """how many samples (questions, clips) the items hold together"""
+
+    def __len__(self) -> int:
+        """How many items (photos, clips) there are."""
+
+    def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
+        """A batch: `inputs` (keyword tensors of the model), `labels (B,)` (−1: no such class), `index (B,)` samples."""
+
+
+def plan_epoch(items: int, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of one epoch, the same on every process: a shuffle cut into batches whose sizes differ by at most 1.
+
+    Evened-out batches leave no tiny last one, whose few samples would weigh as much as a whole batch's.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(items)
+    return np.array_split(order, math.ceil(items / batch_size))
+
+
+def train_batches(
+    source: BatchSource,
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world: int,
+    workers: int,
+) -> Iterator[list[dict[str, Any]]]:
+    """For each step of an epoch, this process's share of the batch, in `accumulation` parts.
+
+    Over all processes and parts each item comes exactly once. Raises `UserError` if a part would be empty.
+    """
+    plan = plan_epoch(len(source), batch_size, seed=seed, epoch=epoch)
+    if min(map(len, plan)) < world * accumulation:
+        raise UserError(
+            f"--batch-size {batch_size}: batches of {min(map(len, plan))} photos or clips cannot be shared by "
+            f"{world} process(es) × {accumulation} accumulation part(s); use a larger batch, or fewer of these"
+        )
+    draws = np.random.default_rng([seed, epoch, 1]).integers(1, 2**31, size=len(source))
+    parts = [
+        [(int(item), int(draws[item])) for item in part]
+        for batch in plan
+        for part in np.array_split(batch, world * accumulation)[rank * accumulation : (rank + 1) * accumulation]
+    ]
+    loader = iter(_loader(source, parts, workers))
+    for _ in plan:
+        yield [next(loader) for _ in range(accumulation)]
+
+
+def steps_per_epoch(items: int, batch_size: int) -> int:
+    return math.ceil(items / batch_size)
+
+
+def evaluation_batches(
+    source: BatchSource, *, batch_size: int, rank: int, world: int, workers: int
+) -> Iterator[dict[str, Any]]:
+    """This process's share of all items, plain views, in order: no item twice, none left out."""
+    mine = range(rank, len(source), world)
+    parts = [[(item, 0) for item in mine[start : start + batch_size]] for start in range(0, len(mine), batch_size)]
+    yield from _loader(source, parts, workers)
+
+
+def _loader(source: BatchSource, parts: list[list[Key]], workers: int) -> DataLoader:
+    return DataLoader(
+        source,
+        batch_sampler=parts,
+        collate_fn=_whole,
+        num_workers=min(workers, len(parts)),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+    """`__getitems__` already made the batch."""
+    return batch

@@ -1,0 +1,211 @@
+"""Options: typed dataclasses with defaults, set from a YAML file, overridden on the command line.
+
+Belongs here: how options are declared, read, checked, shown by `--help` and written back. Does not belong here: the
+options themselves; they live in `common/options.py`, `vqa/options.py` and `video/options.py`, which import nothing
+heavy, so that `--help` answers at once.
+
+A class decorated with `@options` is a pydantic dataclass: each field has a type, a default and a docstring under it,
+which is its help text. Classes combine by inheritance into the options of one command, and each is a group in `--help`.
+"""
+
+import argparse
+import difflib
+import functools
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from common.errors import UserError
+
+Options = TypeVar("Options")
+
+options = functools.partial(
+    pydantic.dataclasses.dataclass,
+    kw_only=True,
+    config=pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True),
+)
+
+
+def positional(**keywords: Any) -> Any:
+    """A field given by its place on the command line instead of by a `--name`."""
+    return pydantic.Field(json_schema_extra={"positional": True}, **keywords)
+
+
+def parse(cls: type[Options], arguments: Sequence[str] | None = None) -> Options:
+    """Read the options `cls` from the command line and, if it has a `config` field, from the YAML file named there.
+
+    Later wins: defaults, then the YAML file, then the command line; with `--resume`, the options saved in the run's own
+    directory come first of all. Raises `UserError` that names the option, the value and what is allowed.
+    """
+    parser = _parser(cls)
+    given = vars(parser.parse_args(arguments))
+    values: dict[str, Any] = {}
+    names = {field.name for field in fields(cls)}
+    if given.get("resume") and "output" in names:
+        if not given.get("output"):
+            raise UserError("--resume needs to know which run goes on: add --output RUN_DIR")
+        saved = Path(given["output"]) / "config.yaml"
+        if not saved.is_file():
+            raise UserError(
+                f"--resume: {given['output']} holds no run (no config.yaml); leave --resume out to start one"
+            )
+        values |= {key: value for key, value in read_yaml(saved).items() if key in names}
+    if given.get("config"):
+        values |= read_options(cls, given["config"])
+    values |= given
+    return build(cls, values, where=given.get("config"))
+
+
+def build(cls: type[Options], values: dict[str, Any], *, where: str | None = None) -> Options:
+    """Make the options `cls` of plain values, checked. Raises `UserError` at the first that does not fit."""
+    _refuse_unknown(cls, values, where)
+    try:
+        return cls(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "options"
+        if first["type"] == "missing":
+            raise UserError(f"{flag(name)} is missing (--help says what it is)") from None
+        place = f"{where}: " if where else ""
+        raise UserError(f"{place}{flag(name)} {first['input']!r}: {first['msg']}") from None
+
+
+def read_options(cls: type, path: str | Path) -> dict[str, Any]:
+    """The values a YAML file sets, its keys checked against the fields of `cls`."""
+    values = read_yaml(path)
+    _refuse_unknown(cls, values, str(path))
+    return values
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping. Raises `UserError` that names the file (and the line of a syntax error)."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'syntax error'})"
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path}: must hold 'option: value' lines, not a {type(values).__name__}")
+    return values
+
+
+def write_options(path: str | Path, values: Any, *, header: str = "") -> None:
+    """Write options as YAML that `parse` reads back to the same options.
+
+    Left out: how this one process was started (`config`, `resume`, `overwrite`), which is no part of what it did.
+    """
+    kept = {key: value for key, value in to_plain(values).items() if key not in ("config", "resume", "overwrite")}
+    text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    Path(path).write_text(comment + text, encoding="utf-8")
+
+
+def to_plain(values: Any) -> dict[str, Any]:
+    """Options as plain values for YAML and JSON."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(values).items()}
+
+
+def flag(name: str) -> str:
+    """How a field is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _refuse_unknown(cls: type, values: dict[str, Any], where: str | None) -> None:
+    allowed = [field.name for field in fields(cls)]
+    for key in values:
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            place = f"{where}: " if where else ""
+            raise UserError(f"{place}unknown option '{key}'; {hint}allowed: {', '.join(sorted(allowed))}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises `UserError` instead of printing its usage, and suggests the nearest option."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split(" ")[0]
+        known = [name for action in self._actions for name in action.option_strings if "_" not in name]
+        close = difflib.get_close_matches(unknown.split("=")[0], known, n=1) if unknown else []
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"{message}{hint} (--help lists every option)")
+
+
+def _parser(cls: type) -> argparse.ArgumentParser:
+    description, _, examples = (cls.__doc__ or "").partition("\n\n")
+    parser = _Parser(
+        description=" ".join(description.split()),
+        epilog=textwrap.dedent(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    groups: dict[type, argparse._ArgumentGroup] = {}
+    for name, info in cls.__pydantic_fields__.items():
+        owner = next(base for base in reversed(cls.__mro__) if name in getattr(base, "__annotations__", {}))
+        if owner not in groups:
+            title = (
+                "this command" if owner is cls else " ".join((owner.__doc__ or owner.__name__).split("\n\n")[0].split())
+            )
+            groups[owner] = parser.add_argument_group(title)
+        _add(groups[owner], name, info, owner.__pydantic_fields__[name].description or "")
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldInfo, description: str) -> None:
+    """One field as one argument. Values stay text here: pydantic turns them into their types, as it does YAML's."""
+    default = info.get_default(call_default_factory=True)
+    shown = "" if default is None or info.is_required() else f" (default: {_show(default)})"
+    text = (" ".join(description.split()) + shown).replace("%", "%%")
+    kind, optional = _plain_type(info.annotation)
+    keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+    if kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction
+    else:
+        origin = typing.get_origin(kind)
+        item = typing.get_args(kind)[0] if origin in (tuple, list) else kind
+        choices = typing.get_args(item) if typing.get_origin(item) is typing.Literal else ()
+        keywords["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else _metavar(name, item)
+        if origin in (tuple, list):
+            keywords["nargs"] = "*"
+        if optional:
+            keywords["type"] = lambda text: None if text.lower() == "none" else text
+    if (info.json_schema_extra or {}).get("positional"):
+        group.add_argument(name, **({k: v for k, v in keywords.items() if k != "default"} | {"metavar": name.upper()}))
+        return
+    group.add_argument(flag(name), dest=name, **keywords)
+    if "_" in name:  # the spelling of the YAML files works too, but is not shown
+        group.add_argument(f"--{name}", dest=name, **keywords | {"help": argparse.SUPPRESS})
+
+
+def _metavar(name: str, kind: Any) -> str:
+    return {int: "N", float: "X"}.get(kind, name.upper())
+
+
+def _plain_type(annotation: Any) -> tuple[Any, bool]:
+    """The type behind `Annotated[...]` and `... | None`, and whether None is allowed."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain_type(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        arms = [arm for arm in typing.get_args(annotation) if arm is not type(None)]
+        return _plain_type(arms[0])[0], len(arms) < len(typing.get_args(annotation))
+    return annotation, False
+
+
+def _show(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)

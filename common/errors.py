@@ -1,0 +1,41 @@
+"""The one way in which a person's mistake is told: one line, exit code 2, no traceback.
+
+Belongs here: the exception and the wrapper of every script's `main`. Does not belong here: any particular check;
+each check lives where the value enters.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where (file and row), and what to do about it."""
+
+
+def command(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a script's `main`: a `UserError` becomes one line on standard error and exit code 2.
+
+    Any other exception is a defect of ours and keeps its traceback. Under several processes each of them leaves with
+    code 2, but only the first speaks.
+    """
+
+    @functools.wraps(main)
+    def wrapped(*arguments, **keywords) -> None:
+        try:
+            main(*arguments, **keywords)
+        except UserError as error:
+            if os.environ.get("RANK", "0") == "0":
+                message = " ".join(str(error).split())
+                print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except (
+            BrokenPipeError
+        ):  # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+    return wrapped

@@ -1,0 +1,156 @@
+"""The options that every training command shares, as typed dataclasses with their defaults and help texts.
+
+Belongs here: declarations and their ranges, nothing that imports torch (so that `--help` answers at once). How options
+are read is in `common/config.py`; what they do is in the module each class names.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.config import options
+from common.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+CHECKPOINTS = ("best_accuracy", "best_loss", "last")
+
+
+@options
+class RunOptions:
+    """run directory"""
+
+    config: str | None = None
+    """YAML file of options; the command line overrides it"""
+    output: str | None = None
+    """run directory to write; default runs/NAME, numbered if that exists"""
+    resume: bool = False
+    """go on with the run in --output from its last finished epoch, with its own saved options"""
+    overwrite: bool = False
+    """replace the run in --output"""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """seed of the initial weights, the order of the batches, dropout and augmentation"""
+    tracker: Literal["none", "tensorboard"] = "none"
+    """also log every epoch to TensorBoard, through Accelerate (RUN/tensorboard; pip install tensorboard)"""
+    test: bool = True
+    """score the test split at the end; --no-test leaves it unopened, for tuning"""
+
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise UserError("--resume goes on with a run, --overwrite throws it away: give one of them")
+
+
+@options
+class DataOptions:
+    """data"""
+
+    data: str | None = None
+    """folder, file or Hub id; without it, the embedded data set"""
+    cache: str | None = None
+    """folder for frozen features, the embedded set and checked photos; default $HOIANH_CACHE or ~/.cache/hoianh"""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """part of train that becomes validation (whole groups, stratified) where the source has none"""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """part that becomes test where the source is a single file"""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """seed of those splits, apart from --seed so that all seeds of a study share their splits"""
+    allow_leaky_split: bool = False
+    """go on, and say so in every table, when groups, photos or rows are in two splits"""
+    limit: Count | None = None
+    """use only this many groups of rows per split: a smoke test"""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """processes that decode beside the encoder"""
+
+
+@options
+class EncoderOptions:
+    """image encoder (common/encoders)"""
+
+    encoder: str = "custom_cnn"
+    """mobilenet_v2, custom_cnn, resnet18/34/50/101/152, vgg16, alexnet, googlenet, or hf:NAME_OR_PATH"""
+    weights: str = "none"
+    """imagenet (torchvision's), none (random), or a local .safetensors or .pth file"""
+    stages: tuple[str, ...] = ()
+    """named stages whose grids are used, together; default the last"""
+    depth: int = 4
+    """custom_cnn: blocks, each but the first halving the grid"""
+    width: int = 32
+    """custom_cnn: channels of the first block, doubled by each next"""
+    train_encoder: str = "auto"
+    """none (frozen, features computed once), all, or a stage: from there on; auto: none with weights, all without"""
+    batch_norm: Literal["auto", "eval", "train"] = "auto"
+    """BatchNorm in the trained part: fixed statistics or the batch's; auto: eval with weights, train without"""
+    image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
+    """side in pixels of what the encoder sees; default what the weights want"""
+    resize: Literal["crop", "squash", "pad"] | None = None
+    """centre crop, squash to a square, or pad (padded cells are masked); default what the weights want"""
+    augment: tuple[Literal["crop", "flip", "color", "blur"], ...] = ()
+    """what training views of a photo vary"""
+    views: Count = 1
+    """frozen encoder: cached views per photo, one plain and the rest augmented; training draws one per epoch"""
+    feature_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    """frozen features: fp32; fp16 (computed in fp32, stored in half the space); bf16 (computed so too: faster)"""
+
+    def __post_init__(self) -> None:
+        from common.zoo import check_encoder_name
+
+        check_encoder_name(self.encoder)
+        if self.views > 1 and not self.augment:
+            raise UserError(f"--views {self.views} needs --augment: without it all views of a photo are the same")
+        if self.train_encoder == "auto":
+            self.train_encoder = "all" if self.weights == "none" else "none"
+        if self.batch_norm == "auto":
+            self.batch_norm = "train" if self.weights == "none" else "eval"
+        if self.views > 1 and self.train_encoder != "none":
+            raise UserError("--views caches augmented views of a frozen encoder; a trained one augments on the fly")
+        if self.augment and self.views == 1 and self.train_encoder == "none":
+            raise UserError("--augment with a frozen encoder needs cached views: add --views N (say 4)")
+
+
+@options
+class TrainingOptions:
+    """training (common/training)"""
+
+    epochs: Count = 24
+    """passes over the training split"""
+    batch_size: Count = 32
+    """photos (clips) per step over all processes, each with all its questions"""
+    accumulation: Count = 1
+    """parts in which a process works through its share of a batch; the result does not change, the memory does"""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """mixed precision of the trained network (recurrent nets stay in fp32); fp16 needs a GPU"""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """update rule"""
+    learning_rate: Positive = 1e-3
+    """of everything but the encoder"""
+    encoder_learning_rate: Positive | None = None
+    """of a trained encoder; default the same"""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """decoupled for adamw, L2 for the others"""
+    momentum: Fraction = 0.9
+    """of sgd"""
+    schedule: Literal["constant", "cosine", "cosine_restarts", "plateau", "linear"] = "cosine"
+    """learning rate over time: per step, except plateau's, which falls after epochs without a lower validation loss"""
+    warmup: Fraction = 0.05
+    """part of all steps in which the rate rises to its value (constant, cosine, linear)"""
+    restart_every: Count = 10
+    """epochs between restarts of cosine_restarts"""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """factor of each fall of plateau"""
+    plateau_patience: Annotated[int, Field(ge=0)] = 1
+    """epochs without improvement that plateau waits"""
+    clip: Annotated[float, Field(ge=0)] = 5.0
+    """largest norm of the gradient; 0 does not clip"""
+    label_smoothing: Fraction = 0.0
+    """probability spread over all classes in the training loss"""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """stop after this many epochs without improvement; 0 never stops early"""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """how much better counts as an improvement"""
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """validation figure that --patience watches"""
+    best_accuracy_rule: Literal["validation", "both"] = "validation"
+    """best_accuracy is kept when validation accuracy rises, or (both, report R1) training accuracy too"""
+    score: Literal["best_accuracy", "best_loss", "last"] = "best_accuracy"
+    """checkpoint that is scored at the end"""

@@ -1,0 +1,32 @@
+"""Tables as text: the one way in which figures are shown.
+
+Belongs here: turning rows into aligned Markdown. What is in the rows is the caller's business.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a GitHub table, columns in the order of the first row; accuracies and losses with four decimals."""
+    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    return tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def split_table(metrics: Mapping[str, Mapping[str, Any]], *, by: str = "by_type") -> str:
+    """The loss/accuracy table of one run: a row per type, then all, and for each split its accuracy, loss and n."""
+    types = sorted({name for split in metrics.values() for name in split[by]})
+    rows = []
+    for name in [*types, "all"]:
+        row: dict[str, Any] = {"type": name}
+        for split, figures in metrics.items():
+            chosen = figures if name == "all" else figures[by].get(name, {})
+            row |= {f"{split} {key}": chosen.get(key, "–") for key in ("accuracy", "loss", "n")}
+        rows.append(row)
+    return markdown(rows)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

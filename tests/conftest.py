@@ -1,0 +1,50 @@
+"""What several test files need: where the real data lie (if they do), and commands run as a user would run them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """`../shared/data`; the test is skipped where it is not."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("../shared/data is not here")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights() -> Path:
+    path = SHARED / "weights" / "mobilenet_v2-imagenet.safetensors"
+    if not path.is_file():
+        pytest.skip("../shared/weights is not here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_script(tmp_path_factory):
+    """Run `scripts/NAME` in a new process, in the repository's root, with a cache of the test session's own."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(*arguments: object, launcher: tuple[str, ...] = (), check: bool = True, **environment: str):
+        command = [*(launcher or (sys.executable,)), *map(str, arguments)]
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"HOIANH_CACHE": str(cache), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"} | environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=900,
+        )
+        if check:
+            assert result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return run

@@ -1,0 +1,233 @@
+"""The shared loop on a small problem: processes, parts of a batch, schedules, stopping, checkpoints, resuming."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from common.batches import evaluation_batches, plan_epoch, train_batches
+from common.errors import UserError
+from common.options import TrainingOptions
+from common.training import Progress, _keep, checkpoint_directory, evaluate, fit, make_accelerator, make_schedule
+
+
+class Points:
+    """Items of 1 to 3 labelled points each: a linear problem, noisy enough that it is not solved at once."""
+
+    def __init__(self, items: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [1 + place % 3 for place in range(items)]
+        self.samples = sum(sizes)
+        self.points = torch.randn(self.samples, 4, generator=generator)
+        noise = 0.5 * torch.randn(self.samples, generator=generator)
+        self.labels = (self.points.sum(dim=1) + noise > 0).long()
+        self.rows = np.split(np.arange(self.samples), np.cumsum(sizes)[:-1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, keys):
+        rows = torch.from_numpy(np.concatenate([self.rows[item] for item, _ in keys]))
+        return {"inputs": {"points": self.points[rows]}, "labels": self.labels[rows], "index": rows}
+
+
+class Net(nn.Module):
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(dropout), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, points):
+        return SimpleNamespace(logits=self.net(points))
+
+
+def save(model, directory):
+    save_file(model.state_dict(), directory / "model.safetensors")
+
+
+def train(run, model=None, *, resume=False, train_on=None, **changes) -> tuple[Progress, nn.Module]:
+    options = TrainingOptions(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.02} | changes)
+    model = model or Net()
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    progress = fit(
+        model,
+        train=train_on or Points(24, 1),
+        validation=Points(9, 2),
+        options=options,
+        seed=3,
+        workers=0,
+        accelerator=accelerator,
+        run=run,
+        save=save,
+        resume=resume,
+    )
+    return progress, model
+
+
+def test_an_epoch_has_every_item_once_whatever_the_processes():
+    source = Points(23, 0)
+    for world, accumulation in ((1, 1), (2, 1), (3, 2)):
+        seen: list[list[int]] = []
+        for rank in range(world):
+            steps = train_batches(
+                source, batch_size=8, accumulation=accumulation, seed=1, epoch=2, rank=rank, world=world, workers=0
+            )
+            seen.append([int(row) for step in steps for part in step for row in part["index"]])
+        assert sorted(sum(seen, [])) == list(range(source.samples))
+    sizes = [len(batch) for batch in plan_epoch(23, 8, seed=1, epoch=2)]
+    assert sum(sizes) == 23 and max(sizes) - min(sizes) <= 1
+    assert not np.array_equal(plan_epoch(23, 8, seed=1, epoch=2)[0], plan_epoch(23, 8, seed=1, epoch=3)[0])
+
+
+def test_a_share_without_a_photo_is_refused():
+    with pytest.raises(UserError, match="--batch-size 4.*2 process.*3 accumulation"):
+        next(train_batches(Points(8, 0), batch_size=4, accumulation=3, seed=0, epoch=1, rank=0, world=2, workers=0))
+
+
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_evaluation_has_every_sample_once(world):
+    source = Points(13, 0)
+    rows = [
+        int(row)
+        for rank in range(world)
+        for batch in evaluation_batches(source, batch_size=3, rank=rank, world=world, workers=0)
+        for row in batch["index"]
+    ]
+    assert sorted(rows) == list(range(source.samples))
+
+
+def test_learns_and_leaves_history_and_checkpoints(tmp_path):
+    progress, model = train(tmp_path, epochs=8)
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert history == progress.history and [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["validation_accuracy"] > 0.7 and history[-1]["train_loss"] < history[0]["train_loss"]
+    best = min(history, key=lambda row: row["validation_loss"])
+    assert progress.best_loss == best["validation_loss"]
+    weights = load_file(checkpoint_directory(tmp_path, "best_loss") / "model.safetensors")
+    again = Net()
+    again.load_state_dict(weights)
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    scores = evaluate(again, Points(9, 2), batch_size=4, workers=0, accelerator=accelerator)
+    assert scores.mean_loss == pytest.approx(best["validation_loss"], abs=1e-6)
+    with pytest.raises(UserError, match="unknown checkpoint 'first'"):
+        checkpoint_directory(tmp_path, "first")
+
+
+def test_scores_agree_with_a_plain_forward(tmp_path):
+    model, source = Net().eval(), Points(9, 2)
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    scores = evaluate(model, source, batch_size=4, workers=0, accelerator=accelerator)
+    logits = model(source.points).logits.double()
+    loss = nn.functional.cross_entropy(logits, source.labels, reduction="none")
+    np.testing.assert_allclose(scores.loss, loss.detach().numpy(), atol=1e-6)
+    np.testing.assert_array_equal(scores.predicted, logits.argmax(dim=1).numpy())
+    np.testing.assert_array_equal(scores.rank == 1, scores.predicted == scores.gold)
+
+
+def test_unknown_classes_count_as_wrong_and_have_no_loss():
+    source = Points(9, 2)
+    source.labels[::2] = -1
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    scores = evaluate(Net(), source, batch_size=4, workers=0, accelerator=accelerator)
+    assert np.isnan(scores.loss[::2]).all() and np.isfinite(scores.mean_loss)
+    assert scores.accuracy <= 0.5
+
+
+def test_parts_of_a_batch_change_nothing(tmp_path):
+    """A batch worked through in two parts gives the gradient of the whole, though the parts differ in samples."""
+    whole, _ = train(tmp_path / "a", Frozen(), accumulation=1)
+    parts, _ = train(tmp_path / "b", Frozen(), accumulation=2)
+    for one, other in zip(whole.history, parts.history, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+        assert one["validation_loss"] == pytest.approx(other["validation_loss"], abs=1e-5)
+
+
+class Frozen(Net):
+    """Without batch norm, the only part that looks at its own batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[1] = nn.Identity()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "cosine_restarts"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer):
+    options = {"schedule": schedule, "optimizer": optimizer, "restart_every": 2}
+    whole, model = train(tmp_path / "whole", Net(dropout=0.3), epochs=5, **options)
+    run = tmp_path / "broken"
+
+    class Interrupted(Points):
+        calls = 0
+
+        def __getitems__(self, keys):
+            Interrupted.calls += 1
+            if Interrupted.calls == 8:  # the second batch of the third epoch
+                raise KeyboardInterrupt
+            return super().__getitems__(keys)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Net(dropout=0.3), epochs=5, train_on=Interrupted(24, 1), **options)
+    again = Net(dropout=0.3)
+    again.load_state_dict(load_file(run / "checkpoints" / "last" / "model.safetensors"))
+    resumed, again = train(run, again, epochs=5, resume=True, **options)
+    strip = [{key: value for key, value in row.items() if key != "seconds"} for row in resumed.history]
+    assert strip == [{key: value for key, value in row.items() if key != "seconds"} for row in whole.history]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_early_stopping_waits_for_patience(tmp_path):
+    progress, _ = train(tmp_path, epochs=30, patience=2, min_delta=10.0)
+    assert progress.epoch == 3  # the first is always better than nothing, then two that are not better by 10
+
+
+def test_best_accuracy_rules():
+    def figures(epoch, train, validation):
+        return {"epoch": epoch, "train_accuracy": train, "validation_accuracy": validation, "validation_loss": 1.0}
+
+    for rule, expected in (("validation", True), ("both", False)):
+        progress = Progress()
+        options = TrainingOptions(best_accuracy_rule=rule)
+        assert "best_accuracy" in _keep(progress, figures(1, 0.9, 0.5), options)
+        assert ("best_accuracy" in _keep(progress, figures(2, 0.8, 0.6), options)) is expected
+        assert "best_accuracy" in _keep(progress, figures(3, 0.95, 0.7), options)
+
+
+def test_schedules():
+    def rates(steps_taken, **changes):
+        options = TrainingOptions(**{"epochs": 4, "learning_rate": 1.0, "warmup": 0.0} | changes)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = make_schedule(optimizer, options, steps=5)
+        seen = []
+        for _ in range(steps_taken):
+            seen.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step(1.0) if options.schedule == "plateau" else schedule.step()
+        return seen
+
+    assert rates(20, schedule="constant") == [1.0] * 20
+    assert rates(4, schedule="constant", warmup=0.2) == [0.0, 0.25, 0.5, 0.75]
+    assert rates(20, schedule="linear")[::5] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert rates(20, schedule="cosine")[10] == pytest.approx(0.5)
+    restarts = rates(11, schedule="cosine_restarts", restart_every=1)
+    assert restarts[0] == restarts[5] == restarts[10] == 1.0 and restarts[4] < 0.2
+    assert rates(4, schedule="plateau", plateau_patience=1) == pytest.approx([1, 1, 1, 0.1])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    source = Points(24, 1)
+    source.points[3] = torch.nan
+    with pytest.raises(UserError, match="epoch 1: the training loss is nan at learning rate.*lower"):
+        train(tmp_path, train_on=source)
+
+
+def test_fp16_needs_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(UserError, match="--precision fp16"):
+        make_accelerator(SimpleNamespace(precision="fp16", tracker="none"))

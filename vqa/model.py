@@ -1,0 +1,261 @@
+"""The model: grid features of a photo and LSTM states of a question, fused with or without attention.
+
+Belongs here: the configuration and the network. Text is in `vqa/text.py`, the encoders in `common/encoders.py`, the
+scoring of attention in `vqa/attention.py`, from raw photo and question to answer in `vqa/predict.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from common.encoders import encoder_from_config
+from common.errors import UserError
+from common.images import Preprocessing, normalise, valid_cells
+from common.recurrent import KINDS, Recurrent, time_mask
+from vqa.attention import SCORINGS, Attention
+
+INPUTS = ("both", "question", "image")
+ATTENTION_OVER = ("grid", "words", "both")
+FUSIONS = ("product", "concat")
+
+
+class VqaConfig(PreTrainedConfig):
+    """Everything needed to build a `VqaModel`, and nothing of how it is trained."""
+
+    model_type = "hoianh_vqa"
+
+    def __init__(
+        self,
+        *,
+        encoder: dict[str, Any] | None = None,  # Encoder.config; None with inputs="question"
+        preprocessing: dict[str, Any] | None = None,  # what becomes of a photo before the encoder
+        words: int = 2,  # size of the question vocabulary, padding included
+        answers: int = 2,  # size of the answer vocabulary
+        inputs: str = "both",  # both | question (blind) | image (the question is never read)
+        embedding: int = 128,
+        recurrent: str = "lstm",
+        hidden: int = 256,
+        layers: int = 1,
+        bidirectional: bool = False,
+        attention: bool = True,
+        attention_over: str = "grid",  # grid | words | both
+        scoring: str = "product",  # product | concat
+        glimpses: int = 2,
+        attention_hidden: int = 256,
+        coordinates: bool = True,
+        projection: int = 256,
+        fusion: str = "product",  # product | concat
+        fusion_hidden: int = 512,
+        question_dropout: float = 0.2,
+        cell_dropout: float = 0.2,
+        attention_dropout: float = 0.2,
+        dropout: float = 0.4,
+        **keywords: Any,
+    ) -> None:
+        for name, value, allowed in (
+            ("inputs", inputs, INPUTS),
+            ("recurrent", recurrent, tuple(KINDS)),
+            ("attention_over", attention_over, ATTENTION_OVER),
+            ("scoring", scoring, SCORINGS),
+            ("fusion", fusion, FUSIONS),
+        ):
+            if value not in allowed:
+                raise UserError(f"unknown {name} '{value}'; allowed: {', '.join(allowed)}")
+        self.encoder, self.preprocessing = encoder, preprocessing
+        self.words, self.answers, self.inputs = words, answers, inputs
+        self.embedding, self.recurrent, self.hidden = embedding, recurrent, hidden
+        self.layers, self.bidirectional = layers, bidirectional
+        self.attention, self.attention_over, self.scoring = attention, attention_over, scoring
+        self.glimpses, self.attention_hidden, self.coordinates = glimpses, attention_hidden, coordinates
+        self.projection, self.fusion, self.fusion_hidden = projection, fusion, fusion_hidden
+        self.question_dropout, self.cell_dropout = question_dropout, cell_dropout
+        self.attention_dropout, self.dropout = attention_dropout, dropout
+        super().__init__(**keywords)
+
+    @property
+    def attends(self) -> frozenset[str]:
+        """What is attended over: a subset of {"grid", "words"}; attention needs both a question and a photo."""
+        if not self.attention or self.inputs != "both":
+            return frozenset()
+        return frozenset({"grid", "words"} if self.attention_over == "both" else {self.attention_over})
+
+
+@dataclass
+class VqaOutput(ModelOutput):
+    """`logits (B, answers)`; if asked for, `grid_attention (B, G, h, w)` and `word_attention (B, G, T)`."""
+
+    logits: torch.Tensor | None = None
+    grid_attention: torch.Tensor | None = None
+    word_attention: torch.Tensor | None = None
+
+
+class VqaModel(PreTrainedModel):
+    """Answers a question about a photo by choosing from the answers seen in training (report R4's model).
+
+    Without attention the mean of the grid is fused with the question's last LSTM state. With attention over the grid,
+    the state asks, and G weighted means of the cells answer; over the words, the mean of the grid asks, and G weighted
+    means of the LSTM's states become the question; over both, first the words, then the grid (as in the alternating
+    co-attention of Lu et al., NeurIPS 2016).
+    """
+
+    config_class = VqaConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config: VqaConfig) -> None:
+        super().__init__(config)
+        attends = config.attends
+        if config.inputs != "image":
+            self.embedding = nn.Embedding(config.words, config.embedding)
+            self.question_dropout = nn.Dropout(config.question_dropout)
+            self.recurrent = Recurrent(
+                config.recurrent,
+                config.embedding,
+                config.hidden,
+                layers=config.layers,
+                bidirectional=config.bidirectional,
+                dropout=config.question_dropout,
+            )
+            question = states = self.recurrent.size
+        if config.inputs != "question":
+            self.encoder = encoder_from_config(config.encoder)
+            self._preprocessing = Preprocessing(**config.preprocessing)
+            # Encoders differ in scale by orders of magnitude; without this, a photo hardly moves the fused product.
+            self.cell_norm = nn.LayerNorm(self.encoder.channels)
+            self.cell_dropout = nn.Dropout(config.cell_dropout)
+            place = 2 if "grid" in attends and config.coordinates else 0
+            self.cell_projection = nn.Linear(self.encoder.channels + place, config.projection)
+            image = config.projection
+        if "words" in attends:
+            self.word_attention = self._attention(states, image)
+            question = config.glimpses * states
+        if "grid" in attends:
+            self.grid_attention = self._attention(image, question)
+            image = config.glimpses * image
+        sides = [question] if config.inputs != "image" else []
+        sides += [image] if config.inputs != "question" else []
+        self.sides = nn.ModuleList(
+            nn.Sequential(
+                nn.Dropout(config.dropout),
+                nn.Linear(size, config.fusion_hidden),
+                nn.LayerNorm(config.fusion_hidden),
+                nn.Tanh(),
+            )
+            for size in sides
+        )
+        fused = config.fusion_hidden * (len(sides) if config.fusion == "concat" else 1)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Sequential(
+            nn.Linear(fused, config.fusion_hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.fusion_hidden, config.answers),
+        )
+        self.post_init()
+
+    def _attention(self, items: int, query: int) -> Attention:
+        config = self.config
+        return Attention(
+            items,
+            query,
+            hidden=config.attention_hidden,
+            glimpses=config.glimpses,
+            scoring=config.scoring,
+            dropout=config.attention_dropout,
+        )
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every layer as PyTorch and torchvision initialise it (the base class would draw N(0, 0.02) over it)."""
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **keywords: Any) -> Any:
+        """As in transformers, but a checkpoint with missing or unfitting weights is refused, not filled at random."""
+        wanted = keywords.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(*arguments, output_loading_info=True, **keywords)
+        except RuntimeError as error:  # a shape that does not fit
+            raise UserError(f"checkpoint {arguments[0]}: weights do not fit its config ({error})") from None
+        wrong = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
+        wrong += sorted(map(str, info["unexpected_keys"]))
+        if wrong:
+            raise UserError(f"checkpoint {arguments[0]}: its weights do not fit its config ({wrong[0]} and others)")
+        return (model, info) if wanted else model
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """`pixels (N, 3, S, S)` uint8 → grid features `(N, C, h, w)`."""
+        return self.encoder(normalise(pixels, self._preprocessing))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        image_index: torch.Tensor | None = None,
+        pixels: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        valid: torch.Tensor | None = None,
+        return_attention: bool = False,
+    ) -> VqaOutput:
+        """Score every answer for B questions about N photos.
+
+        `input_ids (B, T)` padded on the right (with anything), `lengths (B,)` ≥ 1, `image_index (B,)` the photo each question is about
+        (default: question i asks photo i). The photos come as `pixels (N, 3, S, S)` uint8, or as grid `features
+        (N, C, h, w)` that the same encoder made before. `valid (N, 4)`: the part of the square that shows photo, as
+        x0, y0, x1, y1 in 0–1; the cells outside it are padding and never looked at. Default: all is photo.
+        """
+        states = question = mask = None
+        if self.config.inputs != "image":
+            embedded = self.question_dropout(self.embedding(input_ids))  # (B, T, E)
+            states, question = self.recurrent(embedded, lengths)
+        grid_weights = word_weights = image = None
+        if self.config.inputs != "question":
+            grid = features if features is not None else self.encode(pixels)
+            height, width = grid.shape[-2:]
+            cells = rearrange(grid, "n c h w -> n (h w) c").to(self.cell_projection.weight.dtype)
+            mask = cells.new_ones(cells.shape[:2], dtype=torch.bool)
+            if valid is not None:
+                mask = valid_cells(valid, height, width)
+            if image_index is None:
+                image_index = torch.arange(len(cells), device=cells.device)
+        if "words" in self.config.attends:
+            seen = self._project(mean_of(cells, mask))[image_index]  # (B, P): the photo asks the words
+            question, word_weights = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
+        if "grid" in self.config.attends:
+            places = cell_places(height, width).to(cells).expand(len(cells), -1, -1)  # (N, h·w, 2)
+            image, grid_weights = self.grid_attention(self._project(cells, places), question, mask, image_index)
+            grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
+        elif self.config.inputs != "question":
+            image = self._project(mean_of(cells, mask))[image_index]
+        sides = [side for side in (question, image) if side is not None]
+        sides = [layer(side) for layer, side in zip(self.sides, sides, strict=True)]
+        if self.config.fusion == "concat":
+            fused = torch.cat(sides, dim=-1)
+        else:
+            fused = sides[0] * sides[1] if len(sides) == 2 else sides[0]
+        return VqaOutput(
+            logits=self.classifier(self.dropout(fused)),
+            grid_attention=grid_weights if return_attention else None,
+            word_attention=word_weights if return_attention else None,
+        )
+
+    def _project(self, cells: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
+        """Cells `(..., C)`, and where they lie `(..., 2)`, → `(..., projection)`. A pooled grid lies at 0, 0: mid-photo."""
+        cells = self.cell_dropout(self.cell_norm(cells))
+        if self.config.coordinates and "grid" in self.config.attends:
+            cells = torch.cat([cells, cells.new_zeros(*cells.shape[:-1], 2) if places is None else places], dim=-1)
+        return self.cell_projection(cells).relu()
+
+
+def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of the real cells: `(N, L, C)` and bool `(N, L)` → `(N, C)`."""
+    weights = mask.to(cells.dtype).unsqueeze(-1)
+    return (cells * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def cell_places(height: int, width: int) -> torch.Tensor:
+    """Where each cell lies: `(h·w, 2)`, x and y from −1 to 1 (the coordinate channels of Liu et al., NeurIPS 2018)."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack([rearrange(x, "h w -> (h w)"), rearrange(y, "h w -> (h w)")], dim=-1)

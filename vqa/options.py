@@ -1,0 +1,186 @@
+"""The options of the VQA commands: typed, with defaults (those of the embedded data set), and their help texts.
+
+Belongs here: declarations only, nothing that imports torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.config import options, positional
+from common.errors import UserError
+from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, TrainingOptions
+
+
+@options
+class VqaSourceOptions:
+    """questions and photos (vqa/data)"""
+
+    images: str | None = None
+    """folder the photos are in; default the folder of --data"""
+    columns: tuple[str, ...] = ()
+    """other column names, as OURS=THEIRS: image question answer answers type group id"""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """a missing or unreadable photo stops the run, or its rows are left out and counted"""
+
+    def __post_init__(self) -> None:
+        for pair in self.columns:
+            if pair.count("=") != 1 or not all(pair.split("=")):
+                raise UserError(f"--columns {pair!r}: write OURS=THEIRS, for example question=cau_hoi")
+
+
+@options
+class TextOptions:
+    """Vietnamese text (vqa/text)"""
+
+    segmentation: str = "pyvi"
+    """pyvi, syllable, or any Hugging Face tokenizer by name or path (PhoBERT's, say)"""
+    min_word_count: Count = 1
+    """words rarer than this in the training questions become unknown"""
+    max_question_length: Count = 32
+    """tokens after which a question is cut"""
+    min_answer_count: Count = 1
+    """training answers rarer than this are not learned"""
+    top_answers: Count | None = None
+    """learn only so many of the most frequent answers"""
+
+
+@options
+class ModelOptions:
+    """model (vqa/model)"""
+
+    attention: bool = True
+    """attend over the photo's cells or the question's words, or fuse the mean of the grid"""
+    inputs: Literal["both", "question", "image"] = "both"
+    """what the model may see: question is the blind baseline, image never reads the question"""
+    embedding: Count = 128
+    """size of a word's vector"""
+    recurrent: Literal["lstm", "gru", "rnn"] = "lstm"
+    """net over the words"""
+    hidden: Count = 256
+    """its size"""
+    layers: Count = 1
+    """its layers"""
+    bidirectional: bool = False
+    """read the question in both directions"""
+    attention_over: Literal["grid", "words", "both"] = "grid"
+    """what is attended over"""
+    scoring: Literal["product", "concat"] = "product"
+    """how a cell is scored against the question"""
+    glimpses: Count = 2
+    """attention maps side by side"""
+    attention_hidden: Count = 256
+    """size of the space in which cells and question meet"""
+    coordinates: bool = True
+    """attended cells carry their place"""
+    projection: Count = 256
+    """size of a projected cell"""
+    fusion: Literal["product", "concat"] = "product"
+    """how question and photo become one"""
+    fusion_hidden: Count = 512
+    """size of the fused vector"""
+    question_dropout: Fraction = 0.2
+    """on word vectors"""
+    cell_dropout: Fraction = 0.1
+    """on the encoder's features"""
+    attention_dropout: Fraction = 0.1
+    """before the scores"""
+    dropout: Fraction = 0.3
+    """before and after the fusion"""
+
+
+@options
+class TrainVqaOptions(
+    ModelOptions, TextOptions, EncoderOptions, TrainingOptions, VqaSourceOptions, DataOptions, RunOptions
+):
+    """Train a model that answers Vietnamese questions about photos; score it; leave a run directory.
+
+    Without --data it trains on an embedded set of coloured shapes, made on the fly.
+
+    examples:
+      accelerate launch scripts/train_vqa.py --attention
+      accelerate launch scripts/train_vqa.py --config configs/vqa/food.yaml --data FOLDER --weights imagenet
+      accelerate launch scripts/train_vqa.py --output runs/mine --resume
+      ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train_vqa.py --no-attention
+    """
+
+    def __post_init__(self) -> None:
+        for base in (RunOptions, EncoderOptions, VqaSourceOptions):
+            base.__post_init__(self)
+        if self.inputs == "question" and self.augment:
+            raise UserError("--inputs question sees no photo: leave --augment and --views out")
+
+
+@options
+class PredictVqaOptions(VqaSourceOptions):
+    """Answer Vietnamese questions about photos with a trained run.
+
+    examples:
+      scripts/predict_vqa.py --run RUN --image photo.jpg --question "món này là món gì"
+      scripts/predict_vqa.py --run RUN --image photo.jpg --question "..." --attention-map where.png
+      scripts/predict_vqa.py --run RUN --input questions.csv --output answers.csv
+      scripts/predict_vqa.py --run RUN --input FOLDER --question "đây là món gì" --output answers.csv
+    """
+
+    run: str
+    """run directory, or a checkpoint directory"""
+    checkpoint: Literal["best_accuracy", "best_loss", "last"] | None = None
+    """which of the run's checkpoints; default the one it was scored with"""
+    image: str | None = None
+    """one photo"""
+    question: str | None = None
+    """one question; with a folder as --input, asked of every photo in it"""
+    input: str | None = None
+    """a CSV with image and question columns, or a folder of photos"""
+    output: str | None = None
+    """CSV to write the answers to"""
+    overwrite: bool = False
+    """replace --output"""
+    top: Annotated[int, Field(ge=1)] = 5
+    """answers to show for one photo"""
+    json: bool = False
+    """print one JSON object instead of text"""
+    attention_map: str | None = None
+    """picture (.png or .svg) of where each glimpse looked over the photo"""
+
+    def __post_init__(self) -> None:
+        VqaSourceOptions.__post_init__(self)
+        if (self.image is None) == (self.input is None):
+            raise UserError("give one photo with --image and --question, or many with --input and --output")
+        if self.image is not None and self.question is None:
+            raise UserError("--image needs --question")
+        if self.input is not None and self.output is None:
+            raise UserError("--input needs --output, the CSV to write")
+        if self.input is not None and (self.attention_map or self.json):
+            raise UserError("--attention-map and --json are for one photo: use --image and --question")
+
+
+@options
+class EvaluateOptions(VqaSourceOptions):
+    """Score a trained run again, on its own test split or on another file.
+
+    examples:
+      scripts/evaluate.py RUN
+      scripts/evaluate.py RUN --data heldout.csv --output heldout.json
+    """
+
+    run: str = positional()
+    """run directory"""
+    data: str | None = None
+    """file or folder (its test split) to score; default the run's own data"""
+    split: Literal["train", "validation", "test"] = "test"
+    """split that is scored, where --data has several"""
+    output: str | None = None
+    """JSON file for the figures; default only printed"""
+    overwrite: bool = False
+    """replace --output"""
+    predictions: str | None = None
+    """CSV file for the per-sample predictions"""
+    checkpoint: Literal["best_accuracy", "best_loss", "last"] | None = None
+    """which checkpoint; default the one the run was scored with"""
+    allow_leaky_split: bool = False
+    """score even samples whose group, photo or row was trained on, and say so"""
+    cache: str | None = None
+    """folder of cached features; default the run's"""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """processes that decode beside the encoder"""
