@@ -23,6 +23,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(main)
     def wrapped(*arguments, **keywords) -> None:
+        _leave_scripts()
         try:
             main(*arguments, **keywords)
         except UserError as error:
@@ -34,8 +35,14 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(130)
         except (
             BrokenPipeError
-        ):  # the reader of our output went away (`| head`): nothing to say, and nobody to say it to
+        ):  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
 
     return wrapped
+
+
+def _leave_scripts() -> None:
+    """Python looks for modules beside a script first, where `scripts/evaluate.py` would hide the package `evaluate`."""
+    if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(sys.argv[0])):
+        del sys.path[0]

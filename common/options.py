@@ -58,7 +58,7 @@ class DataOptions:
     allow_leaky_split: bool = False
     """go on, and say so in every table, when groups, photos or rows are in two splits"""
     limit: Count | None = None
-    """use only this many groups of rows per split: a smoke test"""
+    """use only the first so many photos (clips) of each file: a smoke test"""
     workers: Annotated[int, Field(ge=0)] = 2
     """processes that decode beside the encoder"""
 
@@ -75,7 +75,7 @@ class EncoderOptions:
     """named stages whose grids are used, together; default the last"""
     depth: int = 4
     """custom_cnn: blocks, each but the first halving the grid"""
-    width: int = 32
+    width: int = 16
     """custom_cnn: channels of the first block, doubled by each next"""
     train_encoder: str = "auto"
     """none (frozen, features computed once), all, or a stage: from there on; auto: none with weights, all without"""
@@ -98,10 +98,11 @@ class EncoderOptions:
         check_encoder_name(self.encoder)
         if self.views > 1 and not self.augment:
             raise UserError(f"--views {self.views} needs --augment: without it all views of a photo are the same")
+        pretrained = self.weights != "none" or self.encoder.startswith("hf:")  # an hf: model brings its own weights
         if self.train_encoder == "auto":
-            self.train_encoder = "all" if self.weights == "none" else "none"
+            self.train_encoder = "none" if pretrained else "all"
         if self.batch_norm == "auto":
-            self.batch_norm = "train" if self.weights == "none" else "eval"
+            self.batch_norm = "eval" if pretrained else "train"
         if self.views > 1 and self.train_encoder != "none":
             raise UserError("--views caches augmented views of a frozen encoder; a trained one augments on the fly")
         if self.augment and self.views == 1 and self.train_encoder == "none":
@@ -112,9 +113,9 @@ class EncoderOptions:
 class TrainingOptions:
     """training (common/training)"""
 
-    epochs: Count = 24
+    epochs: Count = 16
     """passes over the training split"""
-    batch_size: Count = 32
+    batch_size: Count = 16
     """photos (clips) per step over all processes, each with all its questions"""
     accumulation: Count = 1
     """parts in which a process works through its share of a batch; the result does not change, the memory does"""
@@ -122,11 +123,11 @@ class TrainingOptions:
     """mixed precision of the trained network (recurrent nets stay in fp32); fp16 needs a GPU"""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """update rule"""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     """of everything but the encoder"""
     encoder_learning_rate: Positive | None = None
     """of a trained encoder; default the same"""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """decoupled for adamw, L2 for the others"""
     momentum: Fraction = 0.9
     """of sgd"""

@@ -41,11 +41,12 @@ class Attention(nn.Module):
         hidden, asked = self.item_hidden(items), self.query_hidden(query)  # (N, L, H), (B, H)
         if self.scoring == "product":
             hidden, asked = hidden.tanh(), asked.tanh()
+        # Dropped before they meet, not after: per photo and per question instead of per cell of every question.
+        hidden, asked = self.dropout(hidden), rearrange(self.dropout(asked), "b h -> b 1 h")
         if index is not None:
-            items, hidden, mask = items[index], hidden[index], mask[index]
-        asked = rearrange(asked, "b h -> b 1 h")
+            items, hidden, mask = (tensor.index_select(0, index) for tensor in (items, hidden, mask))
         joint = hidden * asked if self.scoring == "product" else (hidden + asked).relu()
-        scores = rearrange(self.score(self.dropout(joint)), "b l g -> b g l").float()
+        scores = rearrange(self.score(joint), "b l g -> b g l").float()
         weights = scores.masked_fill(~rearrange(mask, "b l -> b 1 l"), float("-inf")).softmax(dim=-1)
         glimpses = einsum(weights.to(items.dtype), items, "b g l, b l d -> b g d")
         return rearrange(glimpses, "b g d -> b (g d)"), weights

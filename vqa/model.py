@@ -22,6 +22,7 @@ from vqa.attention import SCORINGS, Attention
 INPUTS = ("both", "question", "image")
 ATTENTION_OVER = ("grid", "words", "both")
 FUSIONS = ("product", "concat")
+_PLACE = 5  # numbers that say where a cell lies
 
 
 class VqaConfig(PreTrainedConfig):
@@ -127,8 +128,10 @@ class VqaModel(PreTrainedModel):
             # Encoders differ in scale by orders of magnitude; without this, a photo hardly moves the fused product.
             self.cell_norm = nn.LayerNorm(self.encoder.channels)
             self.cell_dropout = nn.Dropout(config.cell_dropout)
-            place = 2 if "grid" in attends and config.coordinates else 0
-            self.cell_projection = nn.Linear(self.encoder.channels + place, config.projection)
+            self.cell_projection = nn.Linear(self.encoder.channels, config.projection)
+            if "grid" in attends and config.coordinates:
+                # A layer of its own, not five more inputs of the one above, where hundreds of channels would drown them.
+                self.place_projection = nn.Linear(_PLACE, config.projection, bias=False)
             image = config.projection
         if "words" in attends:
             self.word_attention = self._attention(states, image)
@@ -224,7 +227,7 @@ class VqaModel(PreTrainedModel):
             seen = self._project(mean_of(cells, mask))[image_index]  # (B, P): the photo asks the words
             question, word_weights = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
         if "grid" in self.config.attends:
-            places = cell_places(height, width).to(cells).expand(len(cells), -1, -1)  # (N, h·w, 2)
+            places = cell_places(height, width).to(cells) if self.config.coordinates else None
             image, grid_weights = self.grid_attention(self._project(cells, places), question, mask, image_index)
             grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
         elif self.config.inputs != "question":
@@ -242,11 +245,9 @@ class VqaModel(PreTrainedModel):
         )
 
     def _project(self, cells: torch.Tensor, places: torch.Tensor | None = None) -> torch.Tensor:
-        """Cells `(..., C)`, and where they lie `(..., 2)`, → `(..., projection)`. A pooled grid lies at 0, 0: mid-photo."""
-        cells = self.cell_dropout(self.cell_norm(cells))
-        if self.config.coordinates and "grid" in self.config.attends:
-            cells = torch.cat([cells, cells.new_zeros(*cells.shape[:-1], 2) if places is None else places], dim=-1)
-        return self.cell_projection(cells).relu()
+        """Cells `(..., C)`, and where they lie `(h·w, 5)`, → `(..., projection)`."""
+        projected = self.cell_projection(self.cell_dropout(self.cell_norm(cells)))
+        return (projected if places is None else projected + self.place_projection(places)).relu()
 
 
 def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -256,6 +257,10 @@ def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def cell_places(height: int, width: int) -> torch.Tensor:
-    """Where each cell lies: `(h·w, 2)`, x and y from −1 to 1 (the coordinate channels of Liu et al., NeurIPS 2018)."""
+    """Where each cell lies: `(h·w, 5)`, x, y, x², y² and xy, with x and y from −1 to 1.
+
+    Coordinate channels as in Liu et al., NeurIPS 2018; with the squares, a score linear in them can be a bump anywhere (the
+    logarithm of a Gaussian), in the middle as well as in a corner.
+    """
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    return torch.stack([rearrange(x, "h w -> (h w)"), rearrange(y, "h w -> (h w)")], dim=-1)
+    return rearrange(torch.stack([x, y, x * x, y * y, x * y], dim=-1), "h w p -> (h w) p")

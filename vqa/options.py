@@ -79,13 +79,13 @@ class ModelOptions:
     """how question and photo become one"""
     fusion_hidden: Count = 512
     """size of the fused vector"""
-    question_dropout: Fraction = 0.2
+    question_dropout: Fraction = 0.1
     """on word vectors"""
-    cell_dropout: Fraction = 0.1
+    cell_dropout: Fraction = 0.0
     """on the encoder's features"""
-    attention_dropout: Fraction = 0.1
+    attention_dropout: Fraction = 0.0
     """before the scores"""
-    dropout: Fraction = 0.3
+    dropout: Fraction = 0.1
     """before and after the fusion"""
 
 

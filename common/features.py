@@ -1,0 +1,222 @@
+"""Frozen features, computed once: a cache on disk that later runs, seeds and models read through memory maps.
+
+Belongs here: extracting what a frozen encoder makes of images, and finding it again. The cache's key covers the
+encoder's architecture and weights, the preprocessing, the precision and the augmentation; its rows are found by the hash
+of an image's bytes. So a changed photo or a changed weight file is simply another key or row, never a stale hit.
+
+Layout: `features/KEY/about.json`, and shards `NAME.safetensors` (`features (n, C, h, w)`, `valid (n, 4)`) whose
+header lists the rows they hold. A shard appears whole (written beside, then renamed) and is never changed, so several
+processes and several runs may fill one cache, and an interrupted extraction goes on where it stopped.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from common.encoders import Encoder, fingerprint
+from common.errors import UserError
+from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
+
+_STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_SHARD_BYTES = 256 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
+
+Row = tuple[str, int]  # hash of an image's bytes, view (0: the plain one)
+
+
+class ViewDataset(Dataset):
+    """Views of images as the encoder wants them: view 0 plain, the others augmented, the same for the same image."""
+
+    def __init__(
+        self, paths: Sequence[str], rows: Sequence[Row], preprocessing: Preprocessing, augmentation: Sequence[str]
+    ) -> None:
+        self.paths, self.rows, self.preprocessing = paths, rows, preprocessing
+        self.augmentation = augment(augmentation, preprocessing) if augmentation else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """→ pixels `(3, S, S)` uint8, valid `(4,)`: the part of the square that shows photo, 0–1."""
+        digest, view = self.rows[place]
+        return load_view(self.paths[place], view, self.preprocessing, self.augmentation, (int(digest[:15], 16), view))
+
+
+def load_view(
+    path: str, view: int, preprocessing: Preprocessing, augmentation: Any, seed: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One view of one photo: pixels `(3, S, S)` uint8 and its valid part `(4,)`. View 0 is never augmented."""
+    image = read_image(path)
+    if view and augmentation is not None:
+        with seeded(seed):
+            image = augmentation(image)
+    pixels, valid = to_tensor(image, preprocessing)
+    return pixels, torch.tensor(valid, dtype=torch.float32)
+
+
+class FeatureStore:
+    """Rows of a cache, memory-mapped. `take` copies just the rows asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._shards: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._place: dict[Row, tuple[int, int]] = {}
+        for path in sorted(directory.glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="pt") as shard:
+                    rows = json.loads(shard.metadata()["rows"])
+                    tensors = shard.get_tensor("features"), shard.get_tensor("valid")
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+                path.unlink(missing_ok=True)  # torn by a full disk or a crash: its rows are extracted again
+                continue
+            for place, (digest, view) in enumerate(rows):
+                self._place.setdefault((digest, view), (len(self._shards), place))
+            self._shards.append(tensors)
+
+    def __contains__(self, row: Row) -> bool:
+        return row in self._place
+
+    def take(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """→ features `(n, C, h, w)` and valid boxes `(n, 4)` of these rows, in their order. Raises KeyError."""
+        places = np.array([self._place[row] for row in rows])  # (n, 2): shard, row in it
+        features = valid = None
+        for number in np.unique(places[:, 0]):
+            chosen = np.flatnonzero(places[:, 0] == number)
+            inside = torch.from_numpy(places[chosen, 1])
+            some_features, some_valid = (tensor[inside] for tensor in self._shards[number])
+            if len(chosen) == len(rows):
+                return some_features, some_valid
+            if features is None:
+                features = some_features.new_empty(len(rows), *some_features.shape[1:])
+                valid = some_valid.new_empty(len(rows), 4)
+            features[chosen], valid[chosen] = some_features, some_valid
+        return features, valid
+
+
+def cached_features(
+    encoder: Encoder,
+    paths: Sequence[str],
+    hashes: Sequence[str],
+    *,
+    preprocessing: Preprocessing,
+    cache: Path,
+    accelerator: Accelerator,
+    precision: str = "fp16",
+    views: int = 1,
+    augmentation: Sequence[str] = (),
+    plain_only: Sequence[bool] | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+) -> FeatureStore:
+    """The features of these images, computing those that the cache lacks: shared over processes, with a progress bar.
+
+    `hashes` are of the images' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Images with
+    `plain_only` (scored, never trained on) get view 0 alone. Raises `UserError` for an image that cannot be read.
+    """
+    about = {
+        "encoder": encoder.name,
+        "weights_and_architecture": fingerprint(encoder),
+        "preprocessing": asdict(preprocessing),
+        "precision": precision,
+        "augmentation": list(augmentation) if views > 1 else [],
+    }
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    name = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)[:40]
+    directory = cache / "features" / f"{name}-{key}"
+    directory.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        (directory / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    plain = plain_only if plain_only is not None else [False] * len(paths)
+    wanted: dict[Row, str] = {}
+    for path, digest, only in zip(paths, hashes, plain, strict=True):
+        for view in range(1 if only else views):
+            wanted.setdefault((digest, view), path)
+    store = FeatureStore(directory)
+    missing = [(row, path) for row, path in wanted.items() if row not in store]
+    accelerator.wait_for_everyone()  # all have seen the same gaps before anyone fills one
+    if missing:
+        share = missing[accelerator.process_index :: accelerator.num_processes]
+        _extract(
+            encoder,
+            [row for row, _ in share],
+            [path for _, path in share],
+            preprocessing=preprocessing,
+            directory=directory,
+            accelerator=accelerator,
+            precision=precision,
+            augmentation=augmentation if views > 1 else (),
+            batch_size=batch_size,
+            workers=workers,
+        )
+        accelerator.wait_for_everyone()
+        store = FeatureStore(directory)
+    return store
+
+
+@torch.inference_mode()
+def _extract(
+    encoder: Encoder,
+    rows: Sequence[Row],
+    paths: Sequence[str],
+    *,
+    preprocessing: Preprocessing,
+    directory: Path,
+    accelerator: Accelerator,
+    precision: str,
+    augmentation: Sequence[str],
+    batch_size: int,
+    workers: int,
+) -> None:
+    device = accelerator.device
+    encoder = encoder.to(device, memory_format=torch.channels_last).eval()
+    lower = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    loader = DataLoader(
+        ViewDataset(paths, rows, preprocessing, augmentation),
+        batch_size=batch_size,
+        num_workers=min(workers, len(rows)),
+        pin_memory=device.type == "cuda",
+    )
+    bar = tqdm(
+        total=len(rows),
+        unit="image",
+        desc=f"features of {encoder.name}",
+        disable=None if accelerator.is_main_process else True,
+    )
+    held: list[tuple[torch.Tensor, torch.Tensor]] = []
+    start = done = size = 0
+    for pixels, valid in loader:
+        pixels = pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        with lower:
+            grid = encoder(normalise(pixels, preprocessing))
+        grid = grid.to(_STORED[precision]).cpu().contiguous()
+        if not torch.isfinite(grid).all():
+            raise UserError(
+                f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32, or check --weights"
+            )
+        held.append((grid, valid))
+        done, size = done + len(grid), size + grid.nbytes
+        bar.update(len(grid))
+        if size >= _SHARD_BYTES or done == len(rows):
+            _write_shard(directory, rows[start:done], held)
+            held, start, size = [], done, 0
+    bar.close()
+
+
+def _write_shard(directory: Path, rows: Sequence[Row], held: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    tensors = {"features": torch.cat([grid for grid, _ in held]), "valid": torch.cat([valid for _, valid in held])}
+    name = uuid.uuid4().hex
+    fresh = directory / f"{name}.new"
+    save_file(tensors, fresh, metadata={"rows": json.dumps(list(rows))})
+    fresh.replace(directory / f"{name}.safetensors")

@@ -1,0 +1,266 @@
+"""Tables of records from a file, a folder of split files, or a Hugging Face data set; every error names file and row.
+
+Belongs here: CSV, TSV, JSON, JSON lines, Parquet, saved data sets and Hub ids as columns of values with row
+numbers, and which file is which split. Does not belong here: what the columns mean (the tasks' data modules).
+
+In CSV and TSV the header is row 1 and every value stays text; elsewhere the first record is row 1.
+"""
+
+import csv
+import functools
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+from huggingface_hub import constants
+
+from common.errors import UserError
+
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*DELIMITERS, ".json", ".jsonl", ".parquet")
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(kw_only=True)
+class Source:
+    """One file (or split of a Hugging Face data set) whose header has been read."""
+
+    where: str
+    root: Path
+    stem: str  # begins the ids of its rows
+    names: list[str]
+    batches: Callable[[list[str]], Iterator[tuple[Sequence[int], Columns]]]  # wanted columns → row numbers and values
+
+
+def find_sources(source: str, cache: Path, *, only: str | None = None) -> dict[str, Source]:
+    """Split → source, of all splits or of one that must be there. A single file is "train"."""
+    path = to_path(source)
+    if os.path.isfile(path):
+        return {"train": open_file(path)}
+    found: dict[str, Any] = (
+        (_split_files(path) or _open_saved(path, cache)) if os.path.isdir(path) else _open_hub(source)
+    )
+    if only is not None and only not in found:
+        raise UserError(f"{source}: has no {only} split; it has {', '.join(found)}")
+    return {
+        split: open_file(part, stem=split) if isinstance(part, Path) else part
+        for split, part in found.items()
+        if only in (None, split)
+    }
+
+
+def to_path(source: str | Path) -> Path:
+    return Path(os.path.expanduser(source))
+
+
+def _open_hub(source: str) -> dict[str, Source]:
+    # OWNER/NAME, unless more likely a misspelt path: asking the Hub takes half a minute where there is no network.
+    named = re.fullmatch(r"([\w.-]+)/[\w.-]+", source)
+    if named is None or os.path.isdir(named[1]) or source.lower().endswith(SUFFIXES):
+        raise UserError(f"--data {source}: no such file or folder")
+    try:
+        loaded = datasets.load_dataset(source)
+    except Exception as error:  # the network, the Hub, its data: a dozen kinds
+        raise UserError(
+            f"--data {source}: no such file or folder, and the Hugging Face Hub gave no data set of that name "
+            f"({_reason(error)})"
+        ) from None
+    return _open_hugging_face(loaded, source, Path(constants.HF_HUB_CACHE))
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    stems = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+    try:
+        files_here = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    for file in files_here:
+        split = stems.get(file.stem.lower())
+        if split and file.suffix.lower() in SUFFIXES:
+            if split in files:
+                raise UserError(f"{folder}: both {files[split].name} and {file.name} could be its {split}; keep one")
+            files[split] = file
+    return {split: files[split] for split in SPLITS if split in files}
+
+
+def _open_saved(folder: Path, cache: Path) -> dict[str, Source]:
+    """A folder that `datasets` wrote (`save_to_disk`) or can read (Parquet files, photos with metadata)."""
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            return _open_hugging_face(datasets.load_from_disk(str(folder)), str(folder), folder)
+        # Only where there is a sign of a data set: `datasets` goes through all that is under a folder.
+        signs = ("*.parquet", "*.arrow", "metadata.csv", "metadata.jsonl")
+        if any(next(folder.glob(place + sign), None) for place in ("", "*/") for sign in signs):
+            loaded = datasets.load_dataset(str(folder), cache_dir=str(cache / "datasets"))
+            return _open_hugging_face(loaded, str(folder), folder)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{folder}: `datasets` cannot read it ({_reason(error)})") from None
+    raise UserError(f"{folder}: no train file in it (train{', train'.join(SUFFIXES)}), nor a Hugging Face data set")
+
+
+def _open_hugging_face(loaded: Any, where: str, root: Path) -> dict[str, Source]:
+    parts = loaded if isinstance(loaded, dict) else {"train": loaded}
+    found = {}
+    for split, aliases in SPLITS.items():
+        named = [name for name in parts if name.lower() in aliases]
+        if len(named) > 1:
+            raise UserError(f"{where}: both {named[0]} and {named[1]} could be its {split} split; keep one")
+        if named:
+            found[split] = _open_part(parts[named[0]], f"{where} ({named[0]})", root, split)
+    if not found:
+        raise UserError(f"{where}: none of its splits ({', '.join(parts)}) is called train, validation or test")
+    return found
+
+
+def _open_part(rows: datasets.Dataset, where: str, root: Path, stem: str) -> Source:
+    def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
+        part, first = rows.with_format(None).select_columns(wanted), 1
+        classes = {name: kind for name, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
+        for name, kind in part.features.items():
+            if isinstance(kind, datasets.Image):
+                part = part.cast_column(name, datasets.Image(decode=False))  # bytes or path, as they are stored
+        for batch in part.iter(batch_size=1000):
+            for name, kind in classes.items():
+                batch[name] = [None if value is None else kind.names[value] for value in batch[name]]
+            count = len(batch[wanted[0]])
+            yield range(first, first + count), batch
+            first += count
+
+    return Source(where=where, root=root, stem=stem, names=rows.column_names, batches=batches)
+
+
+def open_file(path: Path, *, stem: str | None = None) -> Source:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: of this kind no rows can be read; give {', '.join(SUFFIXES)}, or a folder of these")
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such file"))
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty")
+        if suffix == ".parquet":
+            names, batches = _open_parquet(path)
+        else:
+            text = _decode(path)
+            read = _read_json if suffix in (".json", ".jsonl") else functools.partial(_read_csv, DELIMITERS[suffix])
+            names, numbers, values = read(str(path), text)
+
+            def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
+                yield numbers, {name: values[name] for name in wanted}
+
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return Source(where=str(path), root=path.parent, stem=stem or path.stem, names=names, batches=batches)
+
+
+def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty")
+    return text
+
+
+def _read_csv(delimiter: str, where: str, text: str) -> tuple[list[str], list[int], Columns]:
+    """→ names, row numbers, columns; every value stays text ("01", "NA" and "null" are answers like any other)."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    numbered: list[tuple[int, list[str]]] = []
+    while True:
+        try:
+            record = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise UserError(
+                f"{where}, row {len(numbered) + 1}: {error} (is a quote not closed, or not doubled?)"
+            ) from None
+        numbered.append((len(numbered) + 1, record))
+    numbered = [(row, record) for row, record in numbered if record]  # blank lines count, but are no rows
+    names = [name.strip() for name in numbered.pop(0)[1]]
+    if not numbered:
+        raise UserError(f"{where}: has a header but no rows")
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(f"{where}: two columns are called '{name}'")
+    for row, record in numbered:
+        if len(record) > len(names):
+            raise UserError(
+                f"{where}, row {row}: {len(record)} fields, but the header has {len(names)} (quote a text that holds "
+                "the separator)"
+            )
+    fields = itertools.zip_longest(names, *(record for _, record in numbered), fillvalue="")
+    return names, [row for row, _ in numbered], {name: list(values) for name, *values in fields}
+
+
+def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns]:
+    """A list of objects, or one object per line."""
+    try:
+        records = json.loads(text)
+        if isinstance(records, dict):  # a single line of JSON lines
+            records = [records]
+    except RecursionError:
+        raise UserError(f"{where}: JSON nested too deeply") from None
+    except ValueError as whole:
+        if not (where.lower().endswith(".jsonl") or str(whole).startswith("Extra data")):
+            raise UserError(f"{where}: is not valid JSON ({whole})") from None
+        records = []
+        for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 is no new line in JSON
+            try:
+                records.append(json.loads(line) if line.strip() else None)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where}, row {number}: is not valid JSON ({error})") from None
+    if not isinstance(records, list):
+        raise UserError(f"{where}: must hold a list of objects, or one object per line")
+    numbered = [(number, record) for number, record in enumerate(records, start=1) if record is not None]
+    for number, record in numbered:
+        if not isinstance(record, dict):
+            raise UserError(f'{where}, row {number}: is no JSON object ({{"question": ..., ...}})')
+    if not numbered:
+        raise UserError(f"{where}: has no rows")
+    names = list(dict.fromkeys(name for _, record in numbered for name in record))
+    columns = {name: [record.get(name) for _, record in numbered] for name in names}
+    return names, [number for number, _ in numbered], columns
+
+
+def _open_parquet(path: Path) -> tuple[list[str], Callable[[list[str]], Iterator[tuple[Sequence[int], Columns]]]]:
+    def damaged(error: Exception) -> UserError:
+        return UserError(f"{path}: is no readable Parquet file ({_reason(error)})")
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise damaged(error) from None
+
+    def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
+        first = 1
+        try:
+            for batch in file.iter_batches(batch_size=1000, columns=wanted):
+                yield range(first, first + batch.num_rows), batch.to_pydict()
+                first += batch.num_rows
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise damaged(error) from None
+
+    return file.schema_arrow.names, batches
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,193 @@
+"""The run directory: where it lies, what is in it from the start, and what a run leaves behind.
+
+Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<split>.csv`, `report.md`. Checkpoints and
+history are written by `common/training.py`; pictures by `common/plots.py`.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from common.config import read_yaml, write_options
+from common.errors import UserError
+from common.tables import split_table
+from common.training import Scores
+
+Result = TypeVar("Result")
+_PACKAGES = (
+    "hoianh torch torchvision transformers accelerate datasets evaluate tokenizers safetensors pyvi numpy".split()
+)
+
+
+def on_main(accelerator: Accelerator, function: Callable[[], Result]) -> Result:
+    """Call `function` on the main process alone; all processes get its result, or its `UserError`."""
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = function()
+        except UserError as error:
+            box[1] = str(error)
+    broadcast_object_list(box)
+    if box[1] is not None:
+        raise UserError(box[1])
+    return box[0]
+
+
+def cache_directory(given: str | None) -> Path:
+    """The folder for what can be computed again: as given, $HOIANH_CACHE, or ~/.cache/hoianh."""
+    path = Path(given or os.environ.get("HOIANH_CACHE") or Path.home() / ".cache" / "hoianh").expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cache folder {path} cannot be made ({error.strerror}); give another with --cache") from None
+    return path.resolve()
+
+
+def choose_output(options: Any, name: str) -> Path:
+    """Where a run will be written. Creates nothing. Raises `UserError` if --output exists and nothing allows it."""
+    if options.output is None:
+        path, number = Path("runs") / name, 2
+        while path.exists():
+            path, number = Path("runs") / f"{name}-{number}", number + 1
+        return path
+    path = Path(options.output)
+    if path.exists() and not options.resume:
+        if not options.overwrite:
+            raise UserError(
+                f"--output {path} exists; choose another, or add --resume (go on) or --overwrite (replace it)"
+            )
+        if not path.is_dir() or (any(path.iterdir()) and not (path / "config.yaml").is_file()):
+            raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
+    return path
+
+
+def open_run(path: Path, options: Any, *, task: str, command: str) -> None:
+    """Create the run directory with its configuration and environment; an overwritten run goes only now."""
+    try:
+        if path.exists() and not options.resume:
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_options(path / "config.yaml", options, header=f"task: {task}\ncommand: {command}")
+        environment = {
+            "task": task,
+            "command": command,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
+        environment["packages"] = {name: _version(name) for name in _PACKAGES}
+        write_json(path / "environment.json", environment)
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+
+
+def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """A run's task and the options it was trained with. Raises `UserError` if `path` is no run."""
+    path = Path(path)
+    if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
+        raise UserError(f"{path}: not a run directory (no config.yaml and environment.json in it)")
+    return read_json(path / "environment.json")["task"], read_yaml(path / "config.yaml")
+
+
+def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_change: Iterable[str]) -> None:
+    """Refuse to resume a run with other options than it was started with, but for those that change no result so far."""
+    for key, value in saved.items():
+        if key in options and key not in may_change and options[key] != value:
+            raise UserError(
+                f"--resume: the run was started with {key} = {value}, not {options[key]}; leave the option out, or start "
+                f"another run (may change: {', '.join(sorted(may_change))})"
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside and rename it: a reader finds the old file or the new one, whole."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({error})") from None
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+        fresh.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def refuse_existing(path: str | None, *, overwrite: bool, option: str = "--output") -> None:
+    """Refuse an output file that exists, or whose folder does not, before any work is done."""
+    if path is None:
+        return
+    if Path(path).exists() and not overwrite:
+        raise UserError(f"{option} {path} exists; choose another, or add --overwrite")
+    if not Path(path).resolve().parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {Path(path).parent}; make it first")
+
+
+def prediction_rows(
+    scores: Scores, classes: Sequence[str], columns: Mapping[str, Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """Per-sample predictions as rows: `columns` holds id, group, type, gold (as written) and anything else to keep."""
+    lead = ("id", "group", "type", "gold")
+    return [
+        {name: columns[name][place] for name in lead}
+        | {"predicted": classes[scores.predicted[place]], "probability": round(float(scores.probability[place]), 6)}
+        | {name: values[place] for name, values in columns.items() if name not in lead}
+        for place in range(len(scores.predicted))
+    ]
+
+
+def fingerprints(values: Iterable[str]) -> list[str]:
+    """Short hashes of groups, photos or rows: enough to find an overlap later without keeping the data."""
+    return sorted({hashlib.sha256(value.encode()).hexdigest()[:16] for value in values})
+
+
+def write_report(
+    run: Path, *, title: str, command: str, notes: Sequence[str], metrics: Mapping[str, Any], by: str = "by_type"
+) -> str:
+    """Write `report.md` and return its table."""
+    table = split_table(metrics, by=by)
+    lines = [f"# {title}", "", "```", command, "```", "", table, "", *[f"- {note}" for note in notes], ""]
+    if (run / "curves.png").exists():
+        lines += ["![loss and accuracy per epoch](curves.png)", ""]
+    (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
+    return table
+
+
+def typed_command() -> str:
+    """The command as it was typed, as near as a process can know."""
+    import shlex
+
+    return shlex.join([os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0], *sys.argv[1:]])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

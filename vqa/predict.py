@@ -1,0 +1,179 @@
+"""From a photo and a question to answers, with a trained checkpoint: in Python, for one pair, or for a whole table.
+
+Belongs here: loading a checkpoint, asking it, and showing where it looked. Scoring against gold answers is
+`vqa/train.py`'s `evaluate_run`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from common.errors import UserError
+from common.images import read_image, shown_box
+from common.runs import read_run, refuse_existing, write_csv
+from common.training import checkpoint_directory
+from vqa.data import read_questions
+from vqa.model import VqaModel, VqaOutput
+from vqa.options import PredictVqaOptions
+from vqa.processor import VqaProcessor
+
+_BATCH = 32  # photos in memory at a time
+_PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(kw_only=True)
+class Answerer:
+    """A loaded checkpoint that answers questions about photos."""
+
+    model: VqaModel
+    processor: VqaProcessor
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> "Answerer":
+        """Load from a checkpoint directory, which needs no other file; on a GPU if there is one."""
+        model = VqaModel.from_pretrained(directory).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        processor = VqaProcessor.from_pretrained(directory)
+        known = (len(processor.answers), processor.questions.vocab_size)
+        if known != (model.config.answers, model.config.words):
+            raise UserError(
+                f"{directory}: its vocabularies ({known[0]} answers, {known[1]} words) do not fit its weights "
+                f"({model.config.answers} answers, {model.config.words} words)"
+            )
+        return cls(model=model, processor=processor)
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: Sequence[str | Path | Image.Image], questions: Sequence[str], *, return_attention: bool = False
+    ) -> tuple[torch.Tensor, VqaOutput]:
+        """N photos and the question about each → probabilities `(N, answers)`, and the model's output."""
+        inputs = self.processor(images, questions)
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        output = self.model(**inputs, return_attention=return_attention)
+        return output.logits.float().softmax(dim=-1).cpu(), output
+
+    def best(self, probabilities: torch.Tensor, top: int) -> list[dict[str, Any]]:
+        """`probabilities (answers,)` → the `top` most probable answers, best first."""
+        values, places = probabilities.topk(min(top, len(probabilities)))
+        return [
+            {"answer": self.processor.answers.decode(int(place)), "probability": round(float(value), 6)}
+            for value, place in zip(values, places, strict=True)
+        ]
+
+
+def predict(options: PredictVqaOptions) -> None:
+    """`scripts/predict_vqa.py`: one photo, or a table or folder of them."""
+    refuse_existing(options.output, overwrite=options.overwrite)
+    disable_progress_bar()
+    answerer = Answerer.from_pretrained(find_checkpoint(options.run, options.checkpoint))
+    if options.image is not None:
+        _predict_one(answerer, options)
+    else:
+        _predict_many(answerer, options)
+
+
+def find_checkpoint(run: str | Path, name: str | None) -> Path:
+    """The checkpoint `name` of a run (default: the one it was scored with), or `run` itself if it is a checkpoint."""
+    path = Path(run)
+    if name is None and (path / "model.safetensors").is_file():
+        return path
+    _, saved = read_run(path)
+    return checkpoint_directory(path, name or saved["score"])
+
+
+def _predict_one(answerer: Answerer, options: PredictVqaOptions) -> None:
+    wants_map = options.attention_map is not None
+    if wants_map and not answerer.model.config.attends:
+        raise UserError(f"--attention-map: {options.run} was trained without attention, so there is nothing to draw")
+    photo = read_image(options.image)
+    probabilities, output = answerer([photo], [options.question], return_attention=wants_map)
+    best = answerer.best(probabilities[0], options.top)
+    if wants_map:
+        _draw(answerer, photo, output, best[0], options)
+    if options.json:
+        row = {"image": options.image, "question": options.question, "answers": best}
+        print(json.dumps(row | ({"attention_map": options.attention_map} if wants_map else {}), ensure_ascii=False))
+        return
+    print(options.question)
+    for row in best:
+        print(f"  {row['probability']:6.1%}  {row['answer']}")
+    if wants_map:
+        print(f"where it looked: {options.attention_map}")
+
+
+def _draw(
+    answerer: Answerer, photo: Image.Image, output: VqaOutput, best: dict[str, Any], options: PredictVqaOptions
+) -> None:
+    from common.plots import draw_attention
+
+    config, preprocessing = answerer.model.config, answerer.processor.preprocessing
+    maps = np.zeros((0, 1, 1)) if output.grid_attention is None else output.grid_attention[0].float().cpu().numpy()
+    words: list[str] = []
+    word_maps = None
+    if output.word_attention is not None:
+        words = answerer.processor.questions.tokens(options.question)
+        word_maps = output.word_attention[0, :, : len(words)].float().cpu().numpy()
+    draw_attention(
+        photo,
+        maps,
+        shown_box(photo.size, preprocessing),
+        Path(options.attention_map),
+        title=f"{options.question} → {best['answer']} ({best['probability']:.0%}), attention over {config.attention_over}",
+        words=words,
+        word_maps=word_maps,
+    )
+
+
+def _predict_many(answerer: Answerer, options: PredictVqaOptions) -> None:
+    rows, skipped = _asked(options, needs_photo=answerer.model.config.inputs != "question")
+    found: list[dict[str, Any]] = []
+    for start in tqdm(range(0, len(rows), _BATCH), unit="batch", disable=None):
+        part = rows[start : start + _BATCH]
+        probabilities, _ = answerer([row["path"] for row in part], [row["question"] for row in part])
+        for row, chances in zip(part, probabilities, strict=True):
+            best = answerer.best(chances, 1)[0]
+            found.append({"image": row["image"], "question": row["question"], **best})
+    write_csv(Path(options.output), found)
+    print(f"{len(found)} answers in {options.output}" + (f"; {skipped} bad photos skipped" if skipped else ""))
+
+
+def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> tuple[list[dict[str, str]], int]:
+    """The questions to answer, each with the photo as written and its file, and how many were skipped as bad."""
+    source = Path(options.input)
+    if source.is_dir():
+        if options.question is None:
+            raise UserError(f"--input {source} is a folder: say what to ask of its photos with --question")
+        files = sorted(path for path in source.iterdir() if path.suffix.lower() in _PHOTOS)
+        if not files:
+            raise UserError(f"--input {source}: no photos in this folder ({', '.join(sorted(_PHOTOS))})")
+        rows = [{"image": path.name, "path": str(path), "question": options.question} for path in files]
+    else:
+        columns = dict(pair.split("=") for pair in options.columns)
+        rows = read_questions(
+            source, images=options.images, columns=columns, question=options.question, need_images=needs_photo
+        )
+    if not needs_photo:
+        return rows, 0
+    good: dict[str, bool] = {}
+    for row in rows:
+        if row["path"] not in good:
+            try:
+                read_image(row["path"])
+                good[row["path"]] = True
+            except UserError as error:
+                if options.on_bad_image == "fail":
+                    place = f"row {row['row']}: " if "row" in row else ""
+                    raise UserError(f"{source}: {place}{error}; --on-bad-image skip leaves such photos out") from None
+                good[row["path"]] = False
+    kept = [row for row in rows if good[row["path"]]]
+    if not kept:
+        raise UserError(f"--input {source}: not one photo could be read")
+    return kept, len(rows) - len(kept)
