@@ -14,6 +14,12 @@ class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where (file and row), and what to do about it."""
 
 
+def reason(error: Exception) -> str:
+    """What is wrong with a stranger's file or network, as one short line for our own message."""
+    text = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+    return text if len(text) <= 200 else text[:200] + " ..."
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a script's `main`: a `UserError` becomes one line on standard error and exit code 2.
 
@@ -33,9 +39,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
-        except (
-            BrokenPipeError
-        ):  # the reader of our output went away, as `head` does
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
 

@@ -23,7 +23,7 @@ import pyarrow
 import pyarrow.parquet
 from huggingface_hub import constants
 
-from common.errors import UserError
+from common.errors import UserError, reason
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -74,7 +74,7 @@ def _open_hub(source: str) -> dict[str, Source]:
     except Exception as error:  # the network, the Hub, its data: a dozen kinds
         raise UserError(
             f"--data {source}: no such file or folder, and the Hugging Face Hub gave no data set of that name "
-            f"({_reason(error)})"
+            f"({reason(error)})"
         ) from None
     return _open_hugging_face(loaded, source, Path(constants.HF_HUB_CACHE))
 
@@ -108,7 +108,7 @@ def _open_saved(folder: Path, cache: Path) -> dict[str, Source]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{folder}: `datasets` cannot read it ({_reason(error)})") from None
+        raise UserError(f"{folder}: `datasets` cannot read it ({reason(error)})") from None
     raise UserError(f"{folder}: no train file in it (train{', train'.join(SUFFIXES)}), nor a Hugging Face data set")
 
 
@@ -242,7 +242,7 @@ def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns
 
 def _open_parquet(path: Path) -> tuple[list[str], Callable[[list[str]], Iterator[tuple[Sequence[int], Columns]]]]:
     def damaged(error: Exception) -> UserError:
-        return UserError(f"{path}: is no readable Parquet file ({_reason(error)})")
+        return UserError(f"{path}: is no readable Parquet file ({reason(error)})")
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
@@ -259,8 +259,3 @@ def _open_parquet(path: Path) -> tuple[list[str], Callable[[list[str]], Iterator
             raise damaged(error) from None
 
     return file.schema_arrow.names, batches
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -7,6 +7,7 @@ history are written by `common/training.py`; pictures by `common/plots.py`.
 import csv
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -110,10 +111,10 @@ def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside and rename it: a reader finds the old file or the new one, whole."""
+    """Write JSON beside and rename it: a reader finds the old file or the new one, whole. NaN becomes null."""
     fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
@@ -184,6 +185,15 @@ def typed_command() -> str:
     import shlex
 
     return shlex.join([os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0], *sys.argv[1:]])
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for NaN, such as a mean over nothing: Python would write `NaN`, which is no JSON."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _version(name: str) -> str | None:

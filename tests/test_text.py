@@ -19,7 +19,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PhobertTokenizer, PreTrainedTokenizerFast
 
 from common.errors import UserError
-from vqa.text import AnswerVocabulary, QuestionProcessor, normalise, segment
+from vqa.answers import AnswerVocabulary
+from vqa.text import QuestionProcessor, normalise, segment
 
 ROOT = Path(__file__).resolve().parents[1]
 VIVQA = ROOT.parent / "shared" / "data" / "vivqa"
@@ -289,7 +290,8 @@ def test_ids_in_a_new_process(tmp_path):
     processor.save_pretrained(tmp_path)
     vocabulary.save_pretrained(tmp_path)
     code = (
-        "import json, sys; from vqa.text import *; questions, answers, folder = json.loads(sys.argv[1])\n"
+        "import json, sys; from vqa.answers import AnswerVocabulary; from vqa.text import QuestionProcessor\n"
+        "questions, answers, folder = json.loads(sys.argv[1])\n"
         "pairs = [(QuestionProcessor.build(questions), AnswerVocabulary.build(answers)),"
         " (QuestionProcessor.from_pretrained(folder), AnswerVocabulary.from_pretrained(folder))]\n"
         "print(json.dumps([[p(questions)['input_ids'].tolist(), a.encode(answers)] for p, a in pairs]))"
@@ -404,55 +406,3 @@ def test_bad_hugging_face_options(hugging_face_folder, tmp_path):
     spoil(hugging_face_folder / "tokenizer.json", "{")
     with pytest.raises(UserError, match="segmentation .*given"):
         QuestionProcessor.build(TRAIN, segmentation=str(hugging_face_folder))
-
-
-# --- answers
-
-ANSWERS = ["Phở", "phở.", "có", "không", "CÓ", nfd("phở"), "bún bò", "hòa", "hoà", "?"]
-# by hand: phở 3, có 2, hoà 2, bún bò 1, không 1; "?" is no answer
-
-
-def test_answers_by_hand():
-    vocabulary = AnswerVocabulary.build(ANSWERS)
-    assert vocabulary.to_list() == ["phở", "có", "hoà", "bún bò", "không"] and len(vocabulary) == 5
-    assert vocabulary.encode(["PHỞ", nfd("Không."), "hòa", "cơm", "", "bún\u00a0bò"]) == [0, 4, 2, -1, -1, 3]
-    assert [vocabulary.decode(index) for index in range(5)] == vocabulary.to_list()
-    for index in (-1, 5):
-        with pytest.raises(IndexError, match="0 to 4"):
-            vocabulary.decode(index)
-
-
-def test_answer_thresholds():
-    assert AnswerVocabulary.build(ANSWERS, min_count=2).to_list() == ["phở", "có", "hoà"]
-    assert AnswerVocabulary.build(ANSWERS, top=1).to_list() == ["phở"]
-    assert AnswerVocabulary.build(ANSWERS, min_count=3, top=4).to_list() == ["phở"]
-
-
-def test_coverage():
-    vocabulary = AnswerVocabulary.build(ANSWERS, top=2)
-    assert vocabulary.coverage(["Phở", "có", "không", "hoà"]) == 0.5
-    assert vocabulary.coverage(ANSWERS) == 0.5
-    assert vocabulary.coverage(["cơm"]) == 0.0
-    with pytest.raises(UserError, match="no answers"):
-        vocabulary.coverage([])
-
-
-@pytest.mark.parametrize("options", [{"min_count": 0}, {"top": 0}, {"min_count": 9}, {"answers": []}])
-def test_bad_answer_vocabularies(options):
-    with pytest.raises(UserError, match="must be 1 or more|is empty"):
-        AnswerVocabulary.build(**{"answers": ANSWERS, **options})
-
-
-def test_answers_round_trip(tmp_path):
-    vocabulary = AnswerVocabulary.build(ANSWERS)
-    vocabulary.save_pretrained(tmp_path / "saved")
-    assert AnswerVocabulary.from_pretrained(tmp_path / "saved").to_list() == vocabulary.to_list()
-    assert AnswerVocabulary.from_list(vocabulary.to_list()).encode(ANSWERS) == vocabulary.encode(ANSWERS)
-
-
-@pytest.mark.parametrize("content", [None, "", "[", "{}", "[1, 2]", "[]", '["có", "có"]', b"\xff"])
-def test_damaged_answers_are_named(tmp_path, content):
-    if content is not None:
-        spoil(tmp_path / "answers.json", content)
-    with pytest.raises(UserError, match="answers.json"):
-        AnswerVocabulary.from_pretrained(tmp_path)

@@ -35,7 +35,6 @@ COLUMNS = ("image", "question", "answer", "answers", "type", "group", "id", "box
 VIVQA_TYPES = {"0": "object", "1": "number", "2": "color", "3": "location"}  # Tran et al., PACLIC 2021
 
 
-
 @dataclass(kw_only=True)
 class VqaData:
     """A loaded source."""
@@ -254,8 +253,6 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise UserError(f"--{name.replace('_', '-')} {value!r}: allowed are {', '.join(allowed)}")
 
 
-
-
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -463,5 +460,3 @@ def _name_photo(folder: PhotoFolder, reference: str | Path) -> str:
         return content_hash(path)[:16] if os.path.isfile(path) else reference
     except UserError:
         return reference
-
-

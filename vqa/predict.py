@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from common.errors import UserError
+from common.errors import UserError, reason
 from common.images import read_image, shown_box
 from common.runs import read_run, refuse_existing, write_csv
 from common.training import checkpoint_directory
@@ -38,8 +39,19 @@ class Answerer:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "Answerer":
-        """Load from a checkpoint directory, which needs no other file; on a GPU if there is one."""
-        model = VqaModel.from_pretrained(directory).eval()
+        """Load from a checkpoint directory, which needs no other file; on a GPU if there is one.
+
+        Raises `UserError` for a file that is missing or damaged, and for vocabularies that do not fit the weights.
+        """
+        for name in ("config.json", "model.safetensors"):
+            if not (Path(directory) / name).is_file():  # transformers would look on the Hub, or take its defaults
+                raise UserError(f"{Path(directory) / name}: missing; is {directory} a checkpoint of a VQA run?")
+        try:
+            model = VqaModel.from_pretrained(directory).eval()
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            raise UserError(
+                f"checkpoint {directory}: damaged ({reason(error)}); copy it again, or train anew"
+            ) from None
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         processor = VqaProcessor.from_pretrained(directory)
         known = (len(processor.answers), processor.questions.vocab_size)
@@ -85,7 +97,9 @@ def find_checkpoint(run: str | Path, name: str | None) -> Path:
     path = Path(run)
     if name is None and (path / "model.safetensors").is_file():
         return path
-    _, saved = read_run(path)
+    task, saved = read_run(path)
+    if task != "vqa":
+        raise UserError(f"{path} is a {task} run, not a VQA run")
     return checkpoint_directory(path, name or saved["score"])
 
 

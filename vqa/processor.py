@@ -15,7 +15,8 @@ from PIL import Image
 
 from common.errors import UserError
 from common.images import Preprocessing, read_image, to_tensor
-from vqa.text import AnswerVocabulary, QuestionProcessor
+from vqa.answers import AnswerVocabulary
+from vqa.text import QuestionProcessor
 
 _FILE = "preprocessing.json"
 

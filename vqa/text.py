@@ -1,7 +1,8 @@
-"""Vietnamese text: one spelling per question, words, ids; and the list of answers.
+"""Vietnamese text: one spelling per question, words, ids.
 
-Belongs here: normalisation, segmentation, the question vocabulary and the answer vocabulary, each saved as plain JSON.
-Does not belong here: where questions come from (`vqa/data.py`) and what becomes of the ids (`vqa/model.py`).
+Belongs here: normalisation, segmentation and the question vocabulary, saved as plain JSON. Does not belong here: the
+answer vocabulary (`vqa/answers.py`), where questions come from (`vqa/data.py`) and what becomes of the ids
+(`vqa/model.py`).
 
 Everything that reads text, in training and in prediction, for questions and for answers, goes through `normalise`.
 """
@@ -24,7 +25,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from common.errors import UserError
+from common.errors import UserError, reason
 
 WORDS = ("pyvi", "syllable")  # segmentations with a vocabulary of our own; any other names a Hugging Face tokenizer
 PAD, UNKNOWN = "<pad>", "<unk>"
@@ -124,7 +125,7 @@ class QuestionProcessor:
         for text, repeats in Counter(map(normalise, questions)).items():
             for word in segment(text, segmentation=segmentation).split():
                 counts[word] += repeats
-        words = _frequent(counts, min_count)
+        words = frequent(counts, min_count)
         if not words:
             raise UserError(f"no word occurs {min_count} times or more in the training questions: no vocabulary")
         vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, *words])}
@@ -186,7 +187,7 @@ class QuestionProcessor:
             "max_length": self.max_length,
             "vocabulary_sha256": _fingerprint(self.tokenizer),
         }
-        _write_json(directory / "question_processor.json", settings)
+        write_json(directory / "question_processor.json", settings)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -195,7 +196,7 @@ class QuestionProcessor:
         Raises `UserError` naming the file that is missing, damaged, or not from the same processor.
         """
         path = Path(directory) / "question_processor.json"
-        settings = _read_json(path)
+        settings = read_json(path)
         try:
             segmentation, max_length = str(settings["segmentation"]), int(settings["max_length"])
             fingerprint = settings["vocabulary_sha256"]
@@ -210,7 +211,7 @@ class QuestionProcessor:
             else:
                 tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # `tokenizers` raises nothing more precise
-            raise UserError(f"{place}: is damaged ({_first_line(error)}); copy the checkpoint again") from None
+            raise UserError(f"{place}: is damaged ({reason(error)}); copy the checkpoint again") from None
         if _fingerprint(tokenizer) != fingerprint:
             raise UserError(f"{place}: its vocabulary is not the one that {path.name} was saved with; copy both again")
         try:
@@ -239,82 +240,8 @@ class QuestionProcessor:
         return [self._seen[question] for question in questions]
 
 
-class AnswerVocabulary:
-    """The answers that a model can give, as normalised text, in the order of its logits."""
-
-    def __init__(self, answers: Sequence[str]) -> None:
-        """Use `build`, `from_list` or `from_pretrained`."""
-        if not answers:
-            raise UserError("the answer vocabulary is empty: no training answer is frequent enough")
-        self._answers = list(answers)
-        self._index = {answer: index for index, answer in enumerate(self._answers)}
-        if len(self._index) != len(self._answers):
-            raise UserError("the answer vocabulary names an answer twice")
-
-    @classmethod
-    def build(cls, answers: Iterable[str], *, min_count: int = 1, top: int | None = None) -> Self:
-        """The answers given at least `min_count` times, of these the `top` most frequent (default: all).
-
-        Give the training answers only. Sorted by falling count, then by text. An answer that is nothing but punctuation
-        is none. Raises `UserError` for values out of range and when nothing is left.
-        """
-        if min_count < 1:
-            raise UserError(f"min_count {min_count}: must be 1 or more")
-        if top is not None and top < 1:
-            raise UserError(f"top {top}: must be 1 or more")
-        counts = Counter(map(normalise, answers))
-        counts.pop("", None)
-        return cls(_frequent(counts, min_count)[:top])
-
-    @classmethod
-    def from_list(cls, answers: Sequence[str]) -> Self:
-        """The vocabulary that `to_list` told."""
-        return cls(answers)
-
-    def to_list(self) -> list[str]:
-        """All answers, in the order of their indices."""
-        return list(self._answers)
-
-    def __len__(self) -> int:
-        return len(self._answers)
-
-    def encode(self, answers: Iterable[str]) -> list[int]:
-        """The index of each raw answer, −1 for one that is not in the vocabulary."""
-        return [self._index.get(normalise(answer), -1) for answer in answers]
-
-    def decode(self, index: int) -> str:
-        """The answer with this index. Raises `IndexError` outside 0 … len−1: −1 is no answer, not the last one."""
-        if not 0 <= index < len(self._answers):
-            raise IndexError(f"answer index {index}: must be 0 to {len(self._answers) - 1}")
-        return self._answers[index]
-
-    def coverage(self, answers: Iterable[str]) -> float:
-        """Which part (0–1) of these answers is in the vocabulary: the highest accuracy that a model can reach."""
-        indices = self.encode(answers)
-        if not indices:
-            raise UserError("no answers given: coverage needs at least one")
-        return sum(index >= 0 for index in indices) / len(indices)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write answers.json: a list, in the order of the indices."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        _write_json(directory / "answers.json", self._answers)
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path) -> Self:
-        """What `save_pretrained` wrote. Raises `UserError` naming the file if it is missing or damaged."""
-        path = Path(directory) / "answers.json"
-        answers = _read_json(path)
-        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-            raise UserError(f"{path}: is damaged (not a list of texts); copy the checkpoint again")
-        try:
-            return cls(answers)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-
-
-def _frequent(counts: Counter[str], min_count: int) -> list[str]:
+def frequent(counts: Counter[str], min_count: int) -> list[str]:
+    """The texts counted at least `min_count` times, by falling count, then by text."""
     kept = [text for text, count in counts.items() if count >= min_count]
     return sorted(kept, key=lambda text: (-counts[text], text))
 
@@ -333,7 +260,7 @@ def _hugging_face(segmentation: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # whatever is wrong with the name, the network or the files, each of its own kind
         raise UserError(
             f"segmentation '{segmentation}': is neither {' nor '.join(WORDS)}, nor a Hugging Face tokenizer that "
-            f"could be loaded ({_first_line(error)}); give its name or its folder"
+            f"could be loaded ({reason(error)}); give its name or its folder"
         ) from None
     normalizer = tokenizer.backend_tokenizer.normalizer if tokenizer.is_fast else None
     if normalizer is not None and normalizer.normalize_str("bò") == normalizer.normalize_str("bo"):
@@ -346,18 +273,16 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """One file of a saved processor: readable, its Vietnamese as it is written."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises `UserError` naming the file that is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); copy the whole checkpoint") from None
     except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path}: is damaged ({_first_line(error)}); copy the checkpoint again") from None
+        raise UserError(f"{path}: is damaged ({reason(error)}); copy the checkpoint again") from None

@@ -40,12 +40,14 @@ from common.runs import (
 )
 from common.tables import split_table
 from common.training import Scores, checkpoint_directory, evaluate, fit, make_accelerator
+from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
 from vqa.model import VqaConfig, VqaModel
 from vqa.options import EvaluateOptions, TrainVqaOptions
+from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
-from vqa.text import AnswerVocabulary, QuestionProcessor, normalise
+from vqa.text import QuestionProcessor, normalise
 
 _MAY_CHANGE = {
     "config",
@@ -75,11 +77,13 @@ class Parts:
 
 def train(options: TrainVqaOptions) -> Path:
     """Train, score and report one run; returns its directory. Raises `UserError` for anything wrong with the input."""
-    accelerator = make_accelerator(options)
+    accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
     run = on_main(accelerator, lambda: choose_output(options, _run_name(options)))
     if options.resume:
         refuse_changes(read_yaml(run / "config.yaml"), to_plain(options), may_change=_MAY_CHANGE)
     parts = prepare(options, accelerator)
+    if options.resume:
+        _go_on(run, parts)
     on_main(accelerator, lambda: open_run(run, options, task="vqa", command=typed_command()))
     if accelerator.is_main_process:
         write_json(run / "trained-on.json", trained_on(parts.data.splits["train"]))
@@ -210,11 +214,12 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
     refuse_existing(options.output, overwrite=options.overwrite)
     refuse_existing(options.predictions, overwrite=options.overwrite, option="--predictions")
     trained = build(TrainVqaOptions, saved, where=str(run / "config.yaml"))
-    trained.cache, trained.workers = options.cache or trained.cache, options.workers
+    trained.cache, trained.workers, trained.tracker = options.cache or trained.cache, options.workers, "none"
     accelerator = make_accelerator(trained)
     cache = cache_directory(trained.cache)
     directory = checkpoint_directory(run, options.checkpoint or trained.score)
-    model, processor = VqaModel.from_pretrained(directory), VqaProcessor.from_pretrained(directory)
+    answerer = Answerer.from_pretrained(directory)
+    model, processor = answerer.model, answerer.processor
     columns = dict(pair.split("=") for pair in options.columns or trained.columns)
     notes: list[str] = []
     if options.data is None:
@@ -244,7 +249,7 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
             cache_directory=cache,
         )
         key = options.split if Path(options.data).is_dir() else Path(options.data).stem
-    if key != "train":
+    if options.data is not None or key != "train":  # a file is no training split just because it is called train.csv
         leak = check_trained_on(
             read_json(run / "trained-on.json"),
             trained_on(rows),
@@ -319,6 +324,17 @@ def _features(
         plain_only=[plain for _, plain in photos.values()],
         workers=options.workers,
     )
+
+
+def _go_on(run: Path, parts: Parts) -> None:
+    """Give the model the weights of its last epoch. Refuses other training data, whose words would not fit them."""
+    if read_json(run / "trained-on.json") != trained_on(parts.data.splits["train"]):
+        raise UserError(f"--resume: the training data are not those that {run} was started with; start another run")
+    try:
+        last = checkpoint_directory(run, "last")
+    except UserError:
+        raise UserError(f"--resume: {run} was stopped in its first epoch; start it anew with --overwrite") from None
+    parts.model.load_state_dict(Answerer.from_pretrained(last).model.state_dict())
 
 
 def _source(options: TrainVqaOptions, cache: Path) -> str:

@@ -1,0 +1,103 @@
+"""Files of weights: found or fetched, read without running what is in them, and fitted into an encoder.
+
+Belongs here: torchvision's published files in torch's cache, a person's own file, and copying a state dict into a
+network that is already built. Does not belong here: building the network (`common/encoders.py`), the weights of
+`transformers` models, which bring their own (`common/transformers_encoders.py`), and a run's checkpoints
+(`common/checkpoints.py`).
+"""
+
+import pickle
+import urllib.parse
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import nn
+
+from common import zoo
+from common.errors import UserError, reason
+from common.images import content_hash
+
+
+def imagenet_file(name: str) -> Path:
+    """torchvision's weights for `name`, in torch's cache: downloaded unless they lie there, their hash checked always.
+
+    torch checks the hash of what it downloads, but not of what it finds.
+    """
+    entry = zoo.describe(name)
+    if entry.weights is None:
+        raise UserError(f"weights imagenet: there are none for {name}; give none or a file")
+    url = torchvision.models.get_weight(entry.weights).url
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urllib.parse.urlparse(url).path).name)
+    wanted = path.stem.rpartition("-")[2]
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=wanted, progress=True)
+        except (OSError, RuntimeError) as error:  # no network, no space, another file than it should be
+            raise UserError(
+                f"weights imagenet for {name}: cannot download {url} ({reason(error)}); "
+                f"without a network, put that file at {path}"
+            ) from None
+    elif not content_hash(path).startswith(wanted):
+        raise UserError(f"weights imagenet for {name}: {path} is damaged (its SHA-256 is not {wanted}...); delete it")
+    return path
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from safetensors, or from torch's format as far as that needs no pickled code."""
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file; give imagenet, none or a file of weights")
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"weights {path}: give a file that ends in .safetensors, .pth or .pt")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"weights {path}: is damaged, or holds more than tensors and could run code when loaded; if you trust it, "
+            "save its state dict alone: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
+        ) from None
+    except Exception as error:  # a stranger's bytes
+        raise UserError(f"weights {path}: cannot be read ({reason(error)})") from None
+    for key in ("state_dict", "model"):  # training scripts wrap it
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict):
+        raise UserError(f"weights {path}: holds a {type(state).__name__}, not a state dict")
+    return {key: value for key, value in state.items() if isinstance(key, str)}
+
+
+def load_weights(encoder: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
+    """Copy into an `Encoder` what it needs of `state`, a state dict in the whole network's naming, and ignore the rest.
+
+    A common prefix is allowed ("module.", "encoder.backbone."), so that the encoder of a trained model may be taken
+    from it. Raises `UserError`, naming `source` and the first key that is missing, has another shape, or is one too
+    many in a part that we keep.
+    """
+    network = getattr(encoder.backbone, "model", encoder.backbone)
+    needed = network.state_dict()
+    first = next(iter(needed))
+    prefix = min((key[: -len(first)] for key in state if f".{key}".endswith(f".{first}")), key=len, default="")
+    found = {key: state.get(prefix + key) for key in needed}
+    # older files of weights come from before batch norm counted its batches, and nothing reads the count
+    found = {key: value for key, value in found.items() if value is not None or not key.endswith("num_batches_tracked")}
+    for key, value in found.items():
+        want = tuple(needed[key].shape)
+        if not isinstance(value, torch.Tensor) or tuple(value.shape) != want:
+            have = f"has shape {tuple(value.shape)}, not {want}" if isinstance(value, torch.Tensor) else "is missing"
+            raise UserError(
+                f"weights {source} do not fit encoder {encoder.name}: first missing or mismatching key '{prefix}{key}' "
+                f"{have}; name the encoder they were trained with"
+            )
+    # ResNet34's file has all that ResNet18 asks for, in the same shapes, and more between: layers would be misplaced
+    for key in sorted(state):
+        inside = key.removeprefix(prefix)
+        if inside not in needed and inside.startswith(tuple(f"{part}." for part in encoder.backbone.parts)):
+            raise UserError(
+                f"weights {source} do not fit encoder {encoder.name}, which has no '{key}'; "
+                "name the encoder they were trained with"
+            )
+    network.load_state_dict(found, strict=False)

@@ -1,0 +1,201 @@
+"""A trained checkpoint, loaded from its directory alone: what it answers, and what is refused when it is damaged."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from common.config import parse
+from common.errors import UserError
+from vqa.options import EvaluateOptions, TrainVqaOptions
+from vqa.predict import Answerer, find_checkpoint
+from vqa.shapes import write_shapes
+from vqa.train import evaluate_run, train
+
+QUESTION = "hình ở góc trên bên trái màu gì"
+SMALL = (
+    "--depth 3 --width 4 --image-size 32 --embedding 8 --hidden 16 --projection 16 --attention-hidden 16 "
+    "--fusion-hidden 16 --batch-size 8 --epochs 2 --workers 0"
+).split()
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "scenes", train=16, validation=6, test=6, size=32)
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    given = ["--data", str(scenes), "--output", str(folder / "run"), "--cache", str(folder / "cache"), *SMALL]
+    return train(parse(TrainVqaOptions, given))
+
+
+@pytest.fixture
+def checkpoint(run, tmp_path) -> Path:
+    """A copy of a checkpoint, away from its run, to spoil."""
+    return Path(shutil.copytree(run / "checkpoints" / "best_accuracy", tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def photo(scenes) -> Path:
+    return scenes / "images" / "200000.png"
+
+
+def test_probabilities(checkpoint, photo):
+    answerer = Answerer.from_pretrained(checkpoint)
+    with Image.open(photo) as image:
+        mixed = [photo, str(photo), image.convert("RGB")]  # by path or as a picture
+    probabilities, output = answerer(mixed, [QUESTION, "ở giữa là hình gì", QUESTION])
+    assert probabilities.shape == (3, len(answerer.processor.answers))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(3))
+    torch.testing.assert_close(probabilities[0], probabilities[2])
+    assert output.grid_attention is None and not torch.equal(probabilities[0], probabilities[1])
+    best = answerer.best(probabilities[0], 3)
+    assert [row["probability"] for row in best] == sorted((row["probability"] for row in best), reverse=True)
+    assert best[0]["answer"] == answerer.processor.answers.decode(int(probabilities[0].argmax()))
+    assert len(answerer.best(probabilities[0], 10_000)) == len(answerer.processor.answers)
+
+
+def test_attention_weights_are_shares(checkpoint, photo):
+    answerer = Answerer.from_pretrained(checkpoint)
+    _, output = answerer([photo], [QUESTION], return_attention=True)
+    assert output.grid_attention.shape == (1, 2, 8, 8)  # glimpses, and 32 pixels by stride 4
+    torch.testing.assert_close(output.grid_attention.sum(dim=(2, 3)), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    "retyped",
+    [
+        unicodedata.normalize("NFD", QUESTION),
+        QUESTION.upper(),
+        QUESTION.capitalize() + "?",
+        f"  {QUESTION}  ?",
+        QUESTION.replace(" ", "  "),
+    ],
+)
+def test_the_same_question_typed_otherwise(checkpoint, photo, retyped):
+    answerer = Answerer.from_pretrained(checkpoint)
+    assert torch.equal(answerer([photo], [QUESTION])[0], answerer([photo], [retyped])[0])
+
+
+def test_a_batch_is_as_good_as_one_by_one(checkpoint, scenes):
+    answerer = Answerer.from_pretrained(checkpoint)
+    photos = sorted(scenes.glob("images/2*.png"))
+    questions = ["ở giữa là hình gì", QUESTION, "có mấy hình"] * 2
+    together = answerer(photos, questions)[0]
+    alone = torch.cat([answerer([photo], [question])[0] for photo, question in zip(photos, questions, strict=True)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_loads_in_a_new_process_from_its_directory_alone(checkpoint, photo, tmp_path):
+    """No file of the run but the checkpoint's, another folder to work in, no network, another PYTHONHASHSEED."""
+    code = (
+        "import json, sys; from vqa.predict import Answerer\n"
+        "print(json.dumps(Answerer.from_pretrained(sys.argv[1])([sys.argv[2]], [sys.argv[3]])[0].tolist()))"
+    )
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {"PYTHONHASHSEED": "7", "HF_HUB_OFFLINE": "1", "PYTHONPATH": root}
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(checkpoint), str(photo), QUESTION],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert result.returncode == 0, result.stderr
+    probabilities = torch.tensor(json.loads(result.stdout.splitlines()[-1]))
+    torch.testing.assert_close(probabilities, Answerer.from_pretrained(checkpoint)([photo], [QUESTION])[0])
+
+
+def test_find_checkpoint(run, checkpoint, tmp_path):
+    assert find_checkpoint(run, None) == run / "checkpoints" / "best_accuracy"  # the one it was scored with
+    assert find_checkpoint(run, "last") == run / "checkpoints" / "last"
+    assert find_checkpoint(checkpoint, None) == checkpoint
+    with pytest.raises(UserError, match="not a run directory"):
+        find_checkpoint(tmp_path, None)
+    with pytest.raises(UserError, match="not a run directory"):
+        find_checkpoint(tmp_path / "nowhere", "last")
+    broken = Path(shutil.copytree(run, tmp_path / "broken"))
+    shutil.rmtree(broken / "checkpoints" / "last")
+    with pytest.raises(UserError, match="last: no such checkpoint"):
+        find_checkpoint(broken, "last")
+    environment = json.loads((broken / "environment.json").read_text(encoding="utf-8")) | {"task": "video"}
+    (broken / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    with pytest.raises(UserError, match="is a video run, not a VQA run"):
+        find_checkpoint(broken, None)
+
+
+def test_a_run_killed_between_two_renames_still_answers(run, tmp_path, photo):
+    killed = Path(shutil.copytree(run, tmp_path / "killed"))
+    best = killed / "checkpoints" / "best_accuracy"
+    best.rename(best.with_name("best_accuracy.old"))
+    assert Answerer.from_pretrained(find_checkpoint(killed, None))([photo], [QUESTION])[0].shape[0] == 1
+
+
+def shorten(checkpoint: Path) -> None:
+    answers = json.loads((checkpoint / "answers.json").read_text(encoding="utf-8"))
+    (checkpoint / "answers.json").write_text(json.dumps(answers[:-1]), encoding="utf-8")
+
+
+def cut(name: str):
+    def damage(checkpoint: Path) -> None:
+        content = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def remove(name: str):
+    return lambda checkpoint: (checkpoint / name).unlink()
+
+
+def other_config(**changes):
+    def damage(checkpoint: Path) -> None:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        (checkpoint / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+
+    return damage
+
+
+DAMAGED = {
+    "an answer too few": (shorten, r"checkpoint: its vocabularies \(\d+ answers, .* do not fit its weights"),
+    "no answers": (remove("answers.json"), r"answers\.json"),
+    "cut answers": (cut("answers.json"), r"answers\.json"),
+    "cut preprocessing": (cut("preprocessing.json"), r"preprocessing\.json: missing or damaged"),
+    "no preprocessing": (remove("preprocessing.json"), r"preprocessing\.json: missing or damaged"),
+    "wrong preprocessing": (
+        lambda checkpoint: (checkpoint / "preprocessing.json").write_text('{"size": -3}', encoding="utf-8"),
+        r"image size -3",
+    ),
+    "cut weights": (cut("model.safetensors"), r"checkpoint"),
+    "no weights": (remove("model.safetensors"), r"checkpoint"),
+    "cut config": (cut("config.json"), r"checkpoint"),
+    "no config": (remove("config.json"), r"checkpoint"),
+    "another size": (other_config(hidden=24), r"checkpoint.*do not fit"),
+    "other parts": (other_config(attention=False), r"checkpoint.*do not fit"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_checkpoint_is_refused_in_one_line(checkpoint, kind):
+    damage, message = DAMAGED[kind]
+    damage(checkpoint)
+    with pytest.raises(UserError, match=message) as refused:
+        Answerer.from_pretrained(checkpoint)
+    assert "Traceback" not in str(refused.value)
+
+
+def test_evaluate_refuses_a_vocabulary_that_does_not_fit_too(run, tmp_path):
+    spoiled = Path(shutil.copytree(run, tmp_path / "spoiled"))
+    shorten(spoiled / "checkpoints" / "best_accuracy")
+    with pytest.raises(UserError, match="do not fit its weights"):
+        evaluate_run(parse(EvaluateOptions, [str(spoiled), "--workers", "0"]))
