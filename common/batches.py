@@ -56,12 +56,8 @@ def train_batches(
 
     Over all processes and parts each item comes exactly once. Raises `UserError` if a part would be empty.
     """
+    check_shares(len(source), batch_size, world=world, accumulation=accumulation)
     plan = plan_epoch(len(source), batch_size, seed=seed, epoch=epoch)
-    if min(map(len, plan)) < world * accumulation:
-        raise UserError(
-            f"--batch-size {batch_size}: batches of {min(map(len, plan))} photos or clips cannot be shared by "
-            f"{world} process(es) × {accumulation} accumulation part(s); use a larger batch, or fewer of these"
-        )
     draws = np.random.default_rng([seed, epoch, 1]).integers(1, 2**31, size=len(source))
     parts = [
         [(int(item), int(draws[item])) for item in part]
@@ -71,6 +67,16 @@ def train_batches(
     loader = iter(_loader(source, parts, workers))
     for _ in plan:
         yield [next(loader) for _ in range(accumulation)]
+
+
+def check_shares(items: int, batch_size: int, *, world: int, accumulation: int) -> None:
+    """Raise `UserError` if some process would have an empty part of some batch."""
+    smallest = items // steps_per_epoch(items, batch_size)  # as `plan_epoch` cuts them
+    if smallest < world * accumulation:
+        raise UserError(
+            f"--batch-size {batch_size}: batches of {smallest} photos or clips cannot be shared by "
+            f"{world} process(es) × {accumulation} accumulation part(s); use a larger batch, or fewer of these"
+        )
 
 
 def steps_per_epoch(items: int, batch_size: int) -> int:

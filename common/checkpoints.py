@@ -20,7 +20,7 @@ _TENSOR = "__tensor__"
 
 
 def write_directory(path: Path, write: Callable[[Path], None]) -> None:
-    """Fill a directory beside `path` by `write`, then put it in place. The one before stays until the new one is whole."""
+    """Fill a directory beside `path` by `write`, then put it in place: the old one stays until the new is whole."""
     fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -13,6 +13,11 @@ from collections.abc import Callable
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where (file and row), and what to do about it."""
 
+    def __init__(self, message: str = "") -> None:
+        if message.startswith("Caught UserError in DataLoader"):  # torch repeats a worker's error with its traceback
+            message = message.rpartition("UserError: ")[2].strip()
+        super().__init__(message)
+
 
 def reason(error: Exception) -> str:
     """What is wrong with a stranger's file or network, as one short line for our own message."""

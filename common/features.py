@@ -1,8 +1,8 @@
 """Frozen features, computed once: a cache on disk that later runs, seeds and models read through memory maps.
 
 Belongs here: extracting what a frozen encoder makes of images, and finding it again. The cache's key covers the
-encoder's architecture and weights, the preprocessing, the precision and the augmentation; its rows are found by the hash
-of an image's bytes. So a changed photo or a changed weight file is simply another key or row, never a stale hit.
+encoder's architecture and weights, the preprocessing, the precision and the augmentation; its rows are found by the
+hash of an image's bytes. So a changed photo or a changed weight file is another key or row, never a stale hit.
 
 Layout: `features/KEY/about.json`, and shards `NAME.safetensors` (`features (n, C, h, w)`, `valid (n, 4)`) whose
 header lists the rows they hold. A shard appears whole (written beside, then renamed) and is never changed, so several
@@ -13,7 +13,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ class FeatureStore:
                     rows = json.loads(shard.metadata()["rows"])
                     tensors = shard.get_tensor("features"), shard.get_tensor("valid")
             except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-                path.unlink(missing_ok=True)  # torn by a full disk or a crash: its rows are extracted again
+                with suppress(OSError):  # torn by a full disk or a crash: its rows are extracted again
+                    path.unlink()
                 continue
             for place, (digest, view) in enumerate(rows):
                 self._place.setdefault((digest, view), (len(self._shards), place))
@@ -203,7 +204,8 @@ def _extract(
         grid = grid.to(_STORED[precision]).cpu().contiguous()
         if not torch.isfinite(grid).all():
             raise UserError(
-                f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32, or check --weights"
+                f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
+                f"or other --weights"
             )
         held.append((grid, valid))
         done, size = done + len(grid), size + grid.nbytes

@@ -1,7 +1,7 @@
 """Metrics as local `evaluate.Metric` classes: nothing is fetched, every sample counts once, sums are divided once.
 
-Belongs here: figures of a classifier's predictions, and the collection of them that every task reports. Statistics about
-differences between runs belong in `common/statistics.py`.
+Belongs here: figures of a classifier's predictions, and the collection of them that every task reports. Does not
+belong here: statistics about differences between runs.
 """
 
 import logging
@@ -142,8 +142,8 @@ def classification_report(
 ) -> dict:
     """Every figure we report of one scored split, as plain floats.
 
-    All arrays `(n,)`: the gold and the predicted class (gold −1: not in the vocabulary), the probability of the predicted
-    one, −log p(gold) (NaN where gold is −1), the gold class's rank from 1, and each sample's type.
+    All arrays `(n,)`: the gold and the predicted class (gold −1: not in the vocabulary), the probability of the
+    predicted one, −log p(gold) (NaN where gold is −1), the gold class's rank from 1, and each sample's type.
     """
     logging.getLogger("evaluate").setLevel(logging.ERROR)
     labels = {"predictions": predicted, "references": gold}

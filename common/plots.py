@@ -49,8 +49,8 @@ def draw_attention(
 ) -> None:
     """The photo, and over it where each glimpse looked.
 
-    `maps (G, h, w)` are attention weights; `box` (x0, y0, x1, y1 in the photo's pixels) is the part of the plane that the
-    grid covers. `word_maps (G, T)` are weights over `words`. Either may be empty.
+    `maps (G, h, w)` are attention weights; `box` (x0, y0, x1, y1 in the photo's pixels) is the part of the plane that
+    the grid covers. `word_maps (G, T)` are weights over `words`. Either may be empty.
     """
     glimpses = len(maps)
     bars = 0 if word_maps is None else 1

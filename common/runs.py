@@ -101,12 +101,12 @@ def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_change: Iterable[str]) -> None:
-    """Refuse to resume a run with other options than it was started with, but for those that change no result so far."""
+    """Refuse to resume a run with other options than it was started with, but for those that `may_change`."""
     for key, value in saved.items():
         if key in options and key not in may_change and options[key] != value:
             raise UserError(
-                f"--resume: the run was started with {key} = {value}, not {options[key]}; leave the option out, or start "
-                f"another run (may change: {', '.join(sorted(may_change))})"
+                f"--resume: the run was started with {key} = {value}, not {options[key]}; leave the option out, or "
+                f"start another run (may change: {', '.join(sorted(may_change))})"
             )
 
 

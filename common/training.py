@@ -2,10 +2,10 @@
 
 Belongs here: optimising a classifier that takes keyword tensors and returns `.logits`, scoring it, early stopping,
 checkpoints and going on after an interruption. Not here: what the batches hold (`common/batches.py` and the tasks) and
-what becomes of the figures (`common/reporting.py`).
+what becomes of the figures (`common/runs.py`).
 
-Determinism: on one CPU machine, the same options and seed give the same numbers, also when the run was stopped after any
-epoch and resumed, since every epoch seeds its own random numbers. Not deterministic: GPU kernels that add in any order.
+Determinism: on one CPU machine, the same options and seed give the same numbers, also when the run was stopped and
+resumed, since every epoch seeds its own random numbers. Not deterministic: GPU kernels that add in any order.
 """
 
 import json
@@ -101,8 +101,9 @@ def fit(
 ) -> Progress:
     """Train `model`, leaving `run/history.jsonl` and `run/checkpoints/{last,best_loss,best_accuracy}`.
 
-    `save(model, directory)` writes what a task's `from_pretrained` needs; the state of training is added to `last`. With
-    `resume`, training goes on after the last finished epoch of `run`.
+    `save(model, directory)` writes what a task's `from_pretrained` needs; the state of training is added to `last`.
+    With `resume`, training goes on after the last finished epoch of `run`; the caller has given `model` the weights of
+    its `last` checkpoint.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     steps = steps_per_epoch(len(train), options.batch_size)

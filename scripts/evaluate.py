@@ -8,7 +8,7 @@ from vqa.options import EvaluateOptions
 @command
 def main() -> None:
     options = parse(EvaluateOptions)
-    from vqa.train import evaluate_run
+    from vqa.scoring import evaluate_run
 
     evaluate_run(options)
 

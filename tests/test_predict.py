@@ -16,8 +16,9 @@ from common.config import parse
 from common.errors import UserError
 from vqa.options import EvaluateOptions, TrainVqaOptions
 from vqa.predict import Answerer, find_checkpoint
+from vqa.scoring import evaluate_run
 from vqa.shapes import write_shapes
-from vqa.train import evaluate_run, train
+from vqa.train import train
 
 QUESTION = "hình ở góc trên bên trái màu gì"
 SMALL = (

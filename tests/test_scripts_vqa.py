@@ -27,8 +27,9 @@ from common.options import CHECKPOINTS
 from vqa.batches import QuestionBatches
 from vqa.options import EvaluateOptions, PredictVqaOptions, TrainVqaOptions
 from vqa.predict import predict
+from vqa.scoring import evaluate_run
 from vqa.shapes import write_shapes
-from vqa.train import evaluate_run, train
+from vqa.train import train
 
 SMALL = (
     "--depth 3 --width 4 --image-size 32 --embedding 8 --hidden 16 --projection 16 --attention-hidden 16 "

@@ -21,8 +21,8 @@ _MOST_QUESTIONS = 64  # per item: a photo with more comes as several items, so t
 class QuestionBatches:
     """The questions of one split, grouped by photo (see `common.batches.BatchSource`).
 
-    Photos come from `store`, the cache of a frozen encoder's features, or else are decoded when asked for. `views` is how
-    many views of a photo the store holds; with `augmentation` and no store, every draw is a new view.
+    Photos come from `store`, the cache of a frozen encoder's features, or else are decoded when asked for. `views` is
+    how many views of a photo the store holds; with `augmentation` and no store, every draw is a new view.
     """
 
     def __init__(

@@ -130,7 +130,7 @@ class VqaModel(PreTrainedModel):
             self.cell_dropout = nn.Dropout(config.cell_dropout)
             self.cell_projection = nn.Linear(self.encoder.channels, config.projection)
             if "grid" in attends and config.coordinates:
-                # A layer of its own, not five more inputs of the one above, where hundreds of channels would drown them.
+                # A layer of its own: among hundreds of channels, five more inputs would drown.
                 self.place_projection = nn.Linear(_PLACE, config.projection, bias=False)
             image = config.projection
         if "words" in attends:
@@ -204,10 +204,10 @@ class VqaModel(PreTrainedModel):
     ) -> VqaOutput:
         """Score every answer for B questions about N photos.
 
-        `input_ids (B, T)` padded on the right (with anything), `lengths (B,)` ≥ 1, `image_index (B,)` the photo each question is about
-        (default: question i asks photo i). The photos come as `pixels (N, 3, S, S)` uint8, or as grid `features
-        (N, C, h, w)` that the same encoder made before. `valid (N, 4)`: the part of the square that shows photo, as
-        x0, y0, x1, y1 in 0–1; the cells outside it are padding and never looked at. Default: all is photo.
+        `input_ids (B, T)` padded on the right (with anything), `lengths (B,)` ≥ 1, `image_index (B,)` the photo each
+        question is about (default: question i asks photo i). The photos come as `pixels (N, 3, S, S)` uint8, or as
+        grid `features (N, C, h, w)` that the same encoder made before. `valid (N, 4)`: the part of the square that
+        shows photo, as x0, y0, x1, y1 in 0–1; the cells outside it are padding and never looked at. Default: all.
         """
         states = question = mask = None
         if self.config.inputs != "image":
@@ -259,8 +259,8 @@ def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def cell_places(height: int, width: int) -> torch.Tensor:
     """Where each cell lies: `(h·w, 5)`, x, y, x², y² and xy, with x and y from −1 to 1.
 
-    Coordinate channels as in Liu et al., NeurIPS 2018; with the squares, a score linear in them can be a bump anywhere (the
-    logarithm of a Gaussian), in the middle as well as in a corner.
+    Coordinate channels as in Liu et al., NeurIPS 2018; with the squares, a score linear in them can be a bump anywhere
+    (the logarithm of a Gaussian), in the middle as well as in a corner.
     """
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     return rearrange(torch.stack([x, y, x * x, y * y, x * y], dim=-1), "h w p -> (h w) p")

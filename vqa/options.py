@@ -135,7 +135,7 @@ class PredictVqaOptions(VqaSourceOptions):
     output: str | None = None
     """CSV to write the answers to"""
     overwrite: bool = False
-    """replace --output"""
+    """replace --output and --attention-map"""
     top: Annotated[int, Field(ge=1)] = 5
     """answers to show for one photo"""
     json: bool = False
@@ -147,6 +147,8 @@ class PredictVqaOptions(VqaSourceOptions):
         VqaSourceOptions.__post_init__(self)
         if (self.image is None) == (self.input is None):
             raise UserError("give one photo with --image and --question, or many with --input and --output")
+        if self.question is not None and not self.question.strip():
+            raise UserError("--question is blank")
         if self.image is not None and self.question is None:
             raise UserError("--image needs --question")
         if self.input is not None and self.output is None:

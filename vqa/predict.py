@@ -84,6 +84,7 @@ class Answerer:
 def predict(options: PredictVqaOptions) -> None:
     """`scripts/predict_vqa.py`: one photo, or a table or folder of them."""
     refuse_existing(options.output, overwrite=options.overwrite)
+    refuse_existing(options.attention_map, overwrite=options.overwrite, option="--attention-map")
     disable_progress_bar()
     answerer = Answerer.from_pretrained(find_checkpoint(options.run, options.checkpoint))
     if options.image is not None:
@@ -128,7 +129,7 @@ def _draw(
 ) -> None:
     from common.plots import draw_attention
 
-    config, preprocessing = answerer.model.config, answerer.processor.preprocessing
+    preprocessing = answerer.processor.preprocessing
     maps = np.zeros((0, 1, 1)) if output.grid_attention is None else output.grid_attention[0].float().cpu().numpy()
     words: list[str] = []
     word_maps = None
@@ -140,7 +141,7 @@ def _draw(
         maps,
         shown_box(photo.size, preprocessing),
         Path(options.attention_map),
-        title=f"{options.question} → {best['answer']} ({best['probability']:.0%}), attention over {config.attention_over}",
+        title=f"{options.question} → {best['answer']} ({best['probability']:.0%})",
         words=words,
         word_maps=word_maps,
     )

@@ -1,0 +1,182 @@
+"""Scoring a VQA run: its own splits after training, or any file later.
+
+Belongs here: loading what is scored, refusing what was trained on, and the figures and rows that come out. The loop
+that scores is `common/training.py`'s, the metrics are `common/metrics.py`'s.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import Accelerator
+
+from common.config import build
+from common.errors import UserError
+from common.features import FeatureStore, cached_features
+from common.images import Preprocessing
+from common.metrics import SoftAccuracy, classification_report
+from common.runs import (
+    cache_directory,
+    fingerprints,
+    prediction_rows,
+    read_json,
+    read_run,
+    refuse_existing,
+    write_csv,
+    write_json,
+)
+from common.tables import split_table
+from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from vqa.batches import QuestionBatches
+from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
+from vqa.model import VqaModel
+from vqa.options import EvaluateOptions, TrainVqaOptions
+from vqa.predict import Answerer
+from vqa.processor import VqaProcessor
+from vqa.text import normalise
+
+
+def load_source(options: TrainVqaOptions, cache: Path) -> VqaData:
+    """The splits that these options name, checked; without --data those of the embedded set."""
+    source = options.data
+    if source is None:
+        from vqa.shapes import embedded_shapes
+
+        source = str(embedded_shapes(cache))
+    return load_vqa(
+        source,
+        images=options.images,
+        columns=dict(pair.split("=") for pair in options.columns),
+        validation_fraction=options.validation_fraction,
+        test_fraction=options.test_fraction,
+        split_seed=options.split_seed,
+        on_bad_image=options.on_bad_image,
+        allow_leaky_split=options.allow_leaky_split,
+        need_images=options.inputs != "question",
+        cache_directory=cache,
+        limit=options.limit,
+    )
+
+
+def photo_features(
+    model: VqaModel,
+    splits: Mapping[str, datasets.Dataset],
+    preprocessing: Preprocessing,
+    cache: Path,
+    options: TrainVqaOptions,
+    accelerator: Accelerator,
+) -> FeatureStore:
+    """The cached features of every photo of these splits; only training photos get augmented views."""
+    photos: dict[str, tuple[str, bool]] = {}
+    for name, rows in splits.items():
+        if name == "test" and not options.test:
+            continue
+        for digest, path in zip(rows["image_hash"][:], rows["image"][:], strict=True):
+            plain = name != "train" and photos.get(digest, ("", True))[1]
+            photos[digest] = (path, plain)
+    return cached_features(
+        model.encoder,
+        [path for path, _ in photos.values()],
+        list(photos),
+        preprocessing=preprocessing,
+        cache=cache,
+        accelerator=accelerator,
+        precision=options.feature_precision,
+        views=options.views,
+        augmentation=options.augment,
+        plain_only=[plain for _, plain in photos.values()],
+        workers=options.workers,
+    )
+
+
+def score(model: VqaModel, batches: QuestionBatches, options: TrainVqaOptions, accelerator: Accelerator) -> Scores:
+    """Every question of `batches`, once, over all processes."""
+    model.to(accelerator.device)
+    workers = 0 if batches.store else options.workers
+    return evaluate(model, batches, batch_size=options.batch_size, workers=workers, accelerator=accelerator)
+
+
+def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
+    """Score a run again and print its table; the figures have the shape of `metrics.json`.
+
+    The key is the split's name, or the stem of the file scored. Rows that were trained on are refused.
+    """
+    run = Path(options.run)
+    task, saved = read_run(run)
+    if task != "vqa":
+        raise UserError(f"{run} is a {task} run, not a VQA run")
+    refuse_existing(options.output, overwrite=options.overwrite)
+    refuse_existing(options.predictions, overwrite=options.overwrite, option="--predictions")
+    trained = build(TrainVqaOptions, saved, where=str(run / "config.yaml"))
+    trained.cache, trained.workers, trained.tracker = options.cache or trained.cache, options.workers, "none"
+    trained.images = options.images or trained.images
+    if trained.precision == "fp16" and not torch.cuda.is_available():
+        trained.precision = "no"
+    accelerator = make_accelerator(trained)
+    cache = cache_directory(trained.cache)
+    directory = checkpoint_directory(run, options.checkpoint or trained.score)
+    answerer = Answerer.from_pretrained(directory)
+    model, processor = answerer.model, answerer.processor
+    columns = dict(pair.split("=") for pair in options.columns or trained.columns)
+    notes: list[str] = []
+    if options.data is None:
+        data = load_source(trained, cache)
+        key, rows = options.split, data.splits[options.split]
+        notes += [note for note in data.notes if "LEAK" in note]
+    else:
+        rows, notes = load_rows(
+            options.data,
+            split=options.split,
+            images=options.images,
+            columns=columns,
+            on_bad_image=options.on_bad_image,
+            need_images=trained.inputs != "question",
+            cache_directory=cache,
+        )
+        key = options.split if Path(options.data).is_dir() else Path(options.data).stem
+    if options.data is not None or key != "train":  # a file is no training split just because it is called train.csv
+        leak = check_trained_on(
+            read_json(run / "trained-on.json"),
+            trained_on(rows),
+            where=options.data or key,
+            allow=options.allow_leaky_split or (options.data is None and trained.allow_leaky_split),
+        )
+        notes += [leak] if leak else []
+    store = None
+    if model.config.inputs != "question" and trained.train_encoder == "none":
+        store = photo_features(model, {"scored": rows}, processor.preprocessing, cache, trained, accelerator)
+    batches = QuestionBatches(rows, processor, store=store)
+    scores = score(model, batches, trained, accelerator)
+    metrics = {key: report_scores(scores, rows, processor)}
+    if accelerator.is_main_process:
+        if options.predictions:
+            write_csv(Path(options.predictions), predictions(scores, rows, processor))
+        if options.output:
+            write_json(Path(options.output), metrics)
+        print("\n".join([split_table(metrics), "", f"scored: {directory}", *notes]), flush=True)
+    return metrics
+
+
+def report_scores(scores: Scores, rows: datasets.Dataset, processor: VqaProcessor) -> dict[str, Any]:
+    """The figures of one split; with several reference answers per question, VQA v2's soft accuracy too."""
+    report = classification_report(**vars(scores), types=rows["type"][:])
+    references = [[normalise(answer) for answer in given] for given in rows["answers"][:]]
+    if any(len(given) > 1 for given in references):
+        said = [processor.answers.decode(answer) for answer in scores.predicted]
+        report |= SoftAccuracy().compute(predictions=said, references=["\n".join(given) for given in references])
+    return report
+
+
+def predictions(scores: Scores, rows: datasets.Dataset, processor: VqaProcessor) -> list[dict[str, Any]]:
+    """Per-sample predictions: id, group, type, gold, predicted, probability, and the photo's file and the question."""
+    columns = {name: rows[name][:] for name in ("id", "group", "type", "question")}
+    columns |= {"gold": [normalise(answer) for answer in rows["answer"][:]]}
+    columns |= {"image": [Path(path).name for path in rows["image"][:]]}
+    return prediction_rows(scores, processor.answers.to_list(), columns)
+
+
+def trained_on(rows: datasets.Dataset) -> dict[str, list[str]]:
+    """Fingerprints of the groups, photos and rows of a split, kept with a run so that scoring them later is refused."""
+    return {name: fingerprints(keys) for name, keys in split_keys(rows).items()}
