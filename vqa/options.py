@@ -53,11 +53,11 @@ class ModelOptions:
     """attend over the photo's cells or the question's words, or fuse the mean of the grid"""
     inputs: Literal["both", "question", "image"] = "both"
     """what the model may see: question is the blind baseline, image never reads the question"""
-    embedding: Count = 128
+    embedding: Count = 64
     """size of a word's vector"""
     recurrent: Literal["lstm", "gru", "rnn"] = "lstm"
     """net over the words"""
-    hidden: Count = 256
+    hidden: Count = 128
     """its size"""
     layers: Count = 1
     """its layers"""
@@ -69,15 +69,15 @@ class ModelOptions:
     """how a cell is scored against the question"""
     glimpses: Count = 2
     """attention maps side by side"""
-    attention_hidden: Count = 256
+    attention_hidden: Count = 128
     """size of the space in which cells and question meet"""
     coordinates: bool = True
     """attended cells carry their place"""
-    projection: Count = 256
+    projection: Count = 128
     """size of a projected cell"""
     fusion: Literal["product", "concat"] = "product"
     """how question and photo become one"""
-    fusion_hidden: Count = 512
+    fusion_hidden: Count = 256
     """size of the fused vector"""
     question_dropout: Fraction = 0.1
     """on word vectors"""
