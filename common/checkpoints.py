@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from common.errors import UserError
+from common.errors import UserError, reason
 
 _TENSOR = "__tensor__"
 
@@ -22,14 +22,16 @@ _TENSOR = "__tensor__"
 def write_directory(path: Path, write: Callable[[Path], None]) -> None:
     """Fill a directory beside `path` by `write`, then put it in place: the old one stays until the new is whole."""
     fresh, old = path.with_name(path.name + ".new"), path.with_name(path.name + ".old")
+    if not path.exists() and old.exists():
+        old.rename(path)  # a run was killed between the two renames below: this is its last whole checkpoint
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
         write(fresh)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); earlier checkpoints are untouched") from None
+        raise UserError(f"{path}: cannot be written ({reason(error)}); earlier checkpoints are untouched") from None
     if path.exists():
         path.rename(old)
     fresh.rename(path)

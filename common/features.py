@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from common.encoders import Encoder, fingerprint
-from common.errors import UserError
+from common.errors import UserError, reason
 from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
 
 _STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -78,7 +79,9 @@ class FeatureStore:
                 with safe_open(path, framework="pt") as shard:
                     rows = json.loads(shard.metadata()["rows"])
                     tensors = shard.get_tensor("features"), shard.get_tensor("valid")
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            except (OSError, RuntimeError) as error:
+                raise UserError(f"{path}: cannot be read ({reason(error)}); give another folder with --cache") from None
+            except (SafetensorError, KeyError, TypeError, ValueError):
                 with suppress(OSError):  # torn by a full disk or a crash: its rows are extracted again
                     path.unlink()
                 continue
@@ -146,7 +149,8 @@ def cached_features(
             wanted.setdefault((digest, view), path)
     store = FeatureStore(directory)
     missing = [(row, path) for row, path in wanted.items() if row not in store]
-    accelerator.wait_for_everyone()  # all have seen the same gaps before anyone fills one
+    # One list for all processes: another run may fill the same cache at this very moment.
+    missing = broadcast_object_list([missing])[0]
     if missing:
         share = missing[accelerator.process_index :: accelerator.num_processes]
         _extract(
@@ -220,5 +224,11 @@ def _write_shard(directory: Path, rows: Sequence[Row], held: Sequence[tuple[torc
     tensors = {"features": torch.cat([grid for grid, _ in held]), "valid": torch.cat([valid for _, valid in held])}
     name = uuid.uuid4().hex
     fresh = directory / f"{name}.new"
-    save_file(tensors, fresh, metadata={"rows": json.dumps(list(rows))})
-    fresh.replace(directory / f"{name}.safetensors")
+    try:
+        save_file(tensors, fresh, metadata={"rows": json.dumps(list(rows))})
+        fresh.replace(directory / f"{name}.safetensors")
+    except (OSError, SafetensorError) as error:
+        fresh.unlink(missing_ok=True)
+        raise UserError(
+            f"{directory}: features cannot be written ({reason(error)}); free space or give --cache"
+        ) from None

@@ -121,12 +121,16 @@ class SoftAccuracy(_Metric):
 
 
 def soft_accuracy(said: str, given: Sequence[str]) -> float:
-    """The VQA v2 accuracy of one answer against the references `given` (one reference: right or wrong)."""
+    """The VQA v2 accuracy of one answer against the references `given` (one reference: right or wrong).
+
+    With fewer than four references, agreement with all the others suffices: else nobody could be fully right.
+    """
     if len(given) == 1:
         return float(said == given[0])
+    need = min(3, len(given) - 1)
     matches = sum(answer == said for answer in given)
     # Leaving out one reference leaves `matches − 1` matches if it was one of them, `matches` if not.
-    out = matches * min(1.0, (matches - 1) / 3) + (len(given) - matches) * min(1.0, matches / 3)
+    out = matches * min(1.0, (matches - 1) / need) + (len(given) - matches) * min(1.0, matches / need)
     return out / len(given)
 
 

@@ -45,6 +45,13 @@ def on_main(accelerator: Accelerator, function: Callable[[], Result]) -> Result:
     return box[0]
 
 
+def main_first(accelerator: Accelerator, function: Callable[[], Result]) -> Result:
+    """Call `function` on the main process, which fills the caches, then on the others; all get its `UserError`."""
+    box: list[Result] = []
+    on_main(accelerator, lambda: box.append(function()))
+    return box[0] if box else function()
+
+
 def cache_directory(given: str | None) -> Path:
     """The folder for what can be computed again: as given, $HOIANH_CACHE, or ~/.cache/hoianh."""
     path = Path(given or os.environ.get("HOIANH_CACHE") or Path.home() / ".cache" / "hoianh").expanduser()
@@ -77,8 +84,10 @@ def open_run(path: Path, options: Any, *, task: str, command: str) -> None:
     """Create the run directory with its configuration and environment; an overwritten run goes only now."""
     try:
         if path.exists() and not options.resume:
+            if not options.overwrite:
+                raise UserError(f"--output {path} appeared meanwhile (another run?); choose another")
             shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=options.resume)
         write_options(path / "config.yaml", options, header=f"task: {task}\ncommand: {command}")
         environment = {
             "task": task,

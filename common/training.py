@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, send_to_device, set_seed
@@ -122,6 +123,7 @@ def fit(
     # The schedule stays out of `prepare`: there it would step once per process instead of once per step.
     wrapped, optimizer = accelerator.prepare(model, raw)
 
+    first = progress.epoch + 1
     bar = tqdm(
         total=options.epochs * steps,
         initial=progress.epoch * steps,
@@ -141,6 +143,8 @@ def fit(
             world=world,
             workers=workers,
         )
+        if epoch == first:
+            batches = _announce(batches, accelerator)
         rate = schedule.get_last_lr()[0]
         trained = train_one_epoch(
             wrapped, batches, optimizer=optimizer, schedule=schedule, options=options, accelerator=accelerator, bar=bar
@@ -245,7 +249,9 @@ def evaluate(
         batch = send_to_device(batch, accelerator.device, non_blocking=True)
         with accelerator.autocast():
             logits = model(**batch["inputs"]).logits
-        found.append(_score(logits.float(), batch["labels"], batch["index"]))
+        found.append(
+            _score(logits.float().cpu(), batch["labels"].cpu(), batch["index"].cpu())
+        )  # not every GPU has fp64
     columns = np.concatenate(found, axis=1) if found else np.zeros((6, 0))
     columns = np.concatenate(gather_object([columns]), axis=1)
     columns = columns[:, np.argsort(columns[0], kind="stable")]
@@ -269,7 +275,7 @@ def _score(logits: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> n
     rank = (log_p > gold).sum(dim=-1) + 1
     loss = torch.where(known, -gold.squeeze(1), torch.nan)
     rank = torch.where(known, rank, logits.shape[-1] + 1)
-    return torch.stack([index, labels, predicted, best.exp(), loss, rank]).cpu().numpy()
+    return torch.stack([index, labels, predicted, best.exp(), loss, rank]).numpy()
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
@@ -377,6 +383,15 @@ def _synchronise_buffers(model: nn.Module, accelerator: Accelerator) -> None:
 def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
     """A seed for the dropout of one process in one epoch, so that resuming there needs no saved generator."""
     return int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
+
+
+def _announce(batches: Iterator[Any], accelerator: Accelerator) -> Iterator[Any]:
+    """Say how long a user waited for the first batch, imports, checks and feature extraction included."""
+    first = next(batches)
+    if accelerator.is_main_process:
+        tqdm.write(f"first batch {time.time() - psutil.Process().create_time():.1f} s after the process started")
+    yield first
+    yield from batches
 
 
 def _epoch_line(row: dict[str, Any], kept: Sequence[str], options: TrainingOptions) -> str:

@@ -107,8 +107,8 @@ class TrainVqaOptions(
     def __post_init__(self) -> None:
         for base in (RunOptions, EncoderOptions, VqaSourceOptions):
             base.__post_init__(self)
-        if self.inputs == "question" and self.augment:
-            raise UserError("--inputs question sees no photo: leave --augment and --views out")
+        if self.inputs == "question":  # a recipe's views are of no use to a model that sees no photo
+            self.augment, self.views = (), 1
 
 
 @options

@@ -1,17 +1,20 @@
 """From a photo and a question to answers, with a trained checkpoint: in Python, for one pair, or for a whole table.
 
 Belongs here: loading a checkpoint, asking it, and showing where it looked. Scoring against gold answers is
-`vqa/train.py`'s `evaluate_run`.
+`vqa/scoring.py`'s `evaluate_run`.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
@@ -26,6 +29,7 @@ from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions
 from vqa.processor import VqaProcessor
 
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BATCH = 32  # photos in memory at a time
 _PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
@@ -39,10 +43,12 @@ class Answerer:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "Answerer":
-        """Load from a checkpoint directory, which needs no other file; on a GPU if there is one.
+        """Load from a checkpoint directory, complete by itself, or by a name on the Hub; on a GPU if there is one.
 
         Raises `UserError` for a file that is missing or damaged, and for vocabularies that do not fit the weights.
         """
+        if not Path(directory).exists() and HUB_NAME.fullmatch(str(directory)):
+            directory = _download(str(directory))
         for name in ("config.json", "model.safetensors"):
             if not (Path(directory) / name).is_file():  # transformers would look on the Hub, or take its defaults
                 raise UserError(f"{Path(directory) / name}: missing; is {directory} a checkpoint of a VQA run?")
@@ -62,6 +68,19 @@ class Answerer:
             )
         return cls(model=model, processor=processor)
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write model and processor, all that `from_pretrained` needs."""
+        self.model.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+
+    def push_to_hub(self, name: str, **keywords: Any) -> None:
+        """Upload model and processor to the Hub as `name`; `keywords` are `huggingface_hub.create_repo`'s."""
+        api = HfApi()
+        api.create_repo(name, exist_ok=True, **keywords)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.upload_folder(repo_id=name, folder_path=folder)
+
     @torch.inference_mode()
     def __call__(
         self, images: Sequence[str | Path | Image.Image], questions: Sequence[str], *, return_attention: bool = False
@@ -79,6 +98,13 @@ class Answerer:
             {"answer": self.processor.answers.decode(int(place)), "probability": round(float(value), 6)}
             for value, place in zip(values, places, strict=True)
         ]
+
+
+def _download(name: str) -> str:
+    try:
+        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+    except Exception as error:  # the Hub's client raises many kinds
+        raise UserError(f"{name}: no such folder, and the Hub gave no such model ({reason(error)})") from None
 
 
 def predict(options: PredictVqaOptions) -> None:

@@ -129,7 +129,7 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
         rows, notes = load_rows(
             options.data,
             split=options.split,
-            images=options.images,
+            images=trained.images,
             columns=columns,
             on_bad_image=options.on_bad_image,
             need_images=trained.inputs != "question",

@@ -4,12 +4,11 @@ Belongs here: the order of things, each of which is done elsewhere. This file is
 data → text → encoder and features → model → fit → evaluate → report.
 """
 
-import time
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import psutil
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
@@ -22,6 +21,7 @@ from common.images import Preprocessing
 from common.runs import (
     cache_directory,
     choose_output,
+    main_first,
     on_main,
     open_run,
     read_json,
@@ -40,8 +40,9 @@ from vqa.options import TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
 from vqa.scoring import load_source, photo_features, predictions, report_scores, score, trained_on
-from vqa.text import QuestionProcessor
+from vqa.text import QuestionProcessor, normalise
 
+_SIDES = re.compile("bên (trái|phải)")  # alone, phải asks "is it …", and trái is fruit
 _MAY_CHANGE = {
     "config",
     "output",
@@ -70,6 +71,7 @@ class Parts:
 
 def train(options: TrainVqaOptions) -> Path:
     """Train, score and report one run; returns its directory. Raises `UserError` for anything wrong with the input."""
+    _resolve_paths(options)
     accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
     run = on_main(accelerator, lambda: choose_output(options, _run_name(options)))
     if options.resume:
@@ -129,9 +131,9 @@ def train(options: TrainVqaOptions) -> Path:
 def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     """Load and check the data, build vocabularies and model, and compute the features that are not cached yet."""
     cache = cache_directory(options.cache)
-    with accelerator.main_process_first():  # the first process fills the caches, the others read them
-        data = load_source(options, cache)
+    data = main_first(accelerator, lambda: load_source(options, cache))
     rows = data.splits["train"]
+    _leave_out_flip(options, data)
     questions = QuestionProcessor.build(
         rows["question"][:],
         segmentation=options.segmentation,
@@ -172,6 +174,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         for name, rows in data.splits.items()
         if name != "test" or options.test
     }
+    if not processor.answers.coverage(data.splits["validation"]["answer"][:]):
+        raise UserError(
+            f"--data {options.data}: no answer of validation is among the {len(answers)} learned from train; "
+            "lower --min-answer-count, raise --top-answers, or check the answer column"
+        )
     check_shares(
         len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
     )
@@ -194,6 +201,26 @@ def _preprocessing(options: TrainVqaOptions, wanted: Preprocessing) -> Preproces
     """What the weights want, but for the size and the way of resizing that the options name."""
     changed = {"size": options.image_size, "resize": options.resize}
     return Preprocessing(**vars(wanted) | {name: value for name, value in changed.items() if value is not None})
+
+
+def _resolve_paths(options: TrainVqaOptions) -> None:
+    """Make local paths absolute, so that a run can be scored or resumed from another folder."""
+    for name in ("data", "images", "weights"):
+        value = getattr(options, name)
+        if value is not None and Path(value).expanduser().exists():
+            setattr(options, name, str(Path(value).expanduser().resolve()))
+
+
+def _leave_out_flip(options: TrainVqaOptions, data: VqaData) -> None:
+    """A mirrored photo makes "bên trái" wrong: flip is left out, and said so, where training rows speak of sides."""
+    rows = data.splits["train"]
+    texts = set(zip(rows["question"][:], rows["answer"][:], strict=True))
+    sides = {text for text in texts if _SIDES.search(normalise(" ".join(text)))}
+    sided = sum(text in sides for text in zip(rows["question"][:], rows["answer"][:], strict=True))
+    if "flip" in options.augment and sided:
+        options.augment = tuple(name for name in options.augment if name != "flip")
+        options.views = options.views if options.augment else 1
+        data.notes.append(f"augment: flip left out, {sided:,} training rows speak of left or right")
 
 
 def _run_name(options: TrainVqaOptions) -> str:
@@ -233,7 +260,6 @@ def _start_block(options: TrainVqaOptions, parts: Parts, accelerator: Accelerato
         f"parameters: {trained:,} trained, {total - trained:,} frozen",
         f"device: {accelerator.device.type}, {accelerator.num_processes} process(es), precision {options.precision}",
         f"run: {run}",
-        f"first batch {time.time() - psutil.Process().create_time():.1f} s after the process started",
     ]
     return "\n".join(lines)
 
