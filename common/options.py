@@ -113,7 +113,7 @@ class EncoderOptions:
 class TrainingOptions:
     """training (common/training)"""
 
-    epochs: Count = 16
+    epochs: Count = 24
     """passes over the training split"""
     batch_size: Count = 16
     """photos (clips) per step over all processes, each with all its questions"""
