@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from tqdm.auto import tqdm
 from common.encoders import Encoder, fingerprint
 from common.errors import UserError, reason
 from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
+from common.symmetry import symmetries
 
 _STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SHARD_BYTES = 256 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
@@ -44,7 +44,7 @@ class ViewDataset(Dataset):
         self, paths: Sequence[str], rows: Sequence[Row], preprocessing: Preprocessing, augmentation: Sequence[str]
     ) -> None:
         self.paths, self.rows, self.preprocessing = paths, rows, preprocessing
-        self.augmentation = augment(augmentation, preprocessing) if augmentation else None
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,13 +56,14 @@ class ViewDataset(Dataset):
 
 
 def load_view(
-    path: str, view: int, preprocessing: Preprocessing, augmentation: Any, seed: tuple[int, ...]
+    path: str, view: int, preprocessing: Preprocessing, augmentation: Sequence[str], seed: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One view of one photo: pixels `(3, S, S)` uint8 and its valid part `(4,)`. View 0 is never augmented."""
     image = read_image(path)
-    if view and augmentation is not None:
+    if view and augmentation:
+        ways = symmetries(augmentation)
         with seeded(seed):
-            image = augmentation(image)
+            image = augment(augmentation, preprocessing)(ways[view % len(ways)].image(image))
     pixels, valid = to_tensor(image, preprocessing)
     return pixels, torch.tensor(valid, dtype=torch.float32)
 
@@ -170,7 +171,7 @@ def cached_features(
     return store
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the encoder is moved in here, and its later stages may be trained
 def _extract(
     encoder: Encoder,
     rows: Sequence[Row],
@@ -204,7 +205,7 @@ def _extract(
     for pixels, valid in loader:
         pixels = pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with lower:
-            grid = encoder(normalise(pixels, preprocessing))
+            grid = encoder.frozen_features(normalise(pixels, preprocessing))
         grid = grid.to(_STORED[precision]).cpu().contiguous()
         if not torch.isfinite(grid).all():
             raise UserError(

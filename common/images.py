@@ -174,9 +174,9 @@ def content_hash(path: str | Path) -> str:
 def augment(names: Sequence[str], preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image]:
     """A function that makes a random training view of an RGB image; `to_tensor` follows, as for a plain image.
 
-    crop: a part of 50 to 100 % of the area, brought to the size `to_tensor` starts from; flip: mirrored half the time;
-    color: brightness, contrast and saturation; blur: Gaussian. The hue stays, for a question may ask for a colour; flip
-    swaps left and right, so it is wrong where questions ask for those. The chance is torch's (see `seeded`). Raises
+    crop: a part of 50 to 100 % of the area, brought to the size `to_tensor` starts from; color: brightness, contrast
+    and saturation; blur: Gaussian. The hue stays, for a question may ask for a colour. flip and turn are no chance but
+    the view's number (`common/symmetry.py`): here they do nothing. The chance is torch's (see `seeded`). Raises
     `UserError` for an unknown name.
     """
     # With "crop", to_tensor takes the centre of what it gets, of a view as of a whole photo.
@@ -184,7 +184,8 @@ def augment(names: Sequence[str], preprocessing: Preprocessing) -> Callable[[Ima
     full = round(preprocessing.size / ratio)
     known = {
         "crop": v2.RandomResizedCrop(full, scale=(0.5, 1.0), antialias=True),
-        "flip": v2.RandomHorizontalFlip(),
+        "flip": v2.Identity(),
+        "turn": v2.Identity(),
         "color": v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         "blur": v2.GaussianBlur(kernel_size=5, sigma=(0.1, 2.0)),
     }

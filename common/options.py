@@ -72,7 +72,7 @@ class EncoderOptions:
     weights: str = "none"
     """imagenet (torchvision's), none (random), or a local .safetensors or .pth file"""
     stages: tuple[str, ...] = ()
-    """named stages whose grids are used, together; default the last"""
+    """named stages whose grids are used, together; default the last; color joins a histogram to any of them"""
     depth: int = 4
     """custom_cnn: blocks, each but the first halving the grid"""
     width: int = 16
@@ -85,10 +85,11 @@ class EncoderOptions:
     """side in pixels of what the encoder sees; default what the weights want"""
     resize: Literal["crop", "squash", "pad"] | None = None
     """centre crop, squash to a square, or pad (padded cells are masked); default what the weights want"""
-    augment: tuple[Literal["crop", "flip", "color", "blur"], ...] = ()
-    """what training views of a photo vary"""
+    augment: tuple[Literal["crop", "flip", "turn", "color", "blur"], ...] = ()
+    """what training views of a photo vary; with flip (mirrored) and turn (by quarters), "bên trái" is turned too"""
     views: Count = 1
-    """frozen encoder: cached views per photo, one plain and the rest augmented; training draws one per epoch"""
+    """frozen stages: cached views per photo, one plain and the rest augmented; training draws one per epoch. 1 with
+    augment and trained stages: each epoch makes new views, and nothing is cached"""
     feature_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """frozen features: fp32; fp16 (computed in fp32, stored in half the space); bf16 (computed so too: faster)"""
 
@@ -103,8 +104,8 @@ class EncoderOptions:
             self.train_encoder = "none" if pretrained else "all"
         if self.batch_norm == "auto":
             self.batch_norm = "eval" if pretrained else "train"
-        if self.views > 1 and self.train_encoder != "none":
-            raise UserError("--views caches augmented views of a frozen encoder; a trained one augments on the fly")
+        if self.views > 1 and self.train_encoder == "all":
+            raise UserError("--views caches what frozen stages make of a photo; with none frozen, leave it out")
         if self.augment and self.views == 1 and self.train_encoder == "none":
             raise UserError("--augment with a frozen encoder needs cached views: add --views N (say 4)")
 
@@ -145,6 +146,8 @@ class TrainingOptions:
     """largest norm of the gradient; 0 does not clip"""
     label_smoothing: Fraction = 0.0
     """probability spread over all classes in the training loss"""
+    weight_averaging: Fraction = 0.0
+    """score and keep a running mean of the weights: the share it keeps at each step (0.99, say); 0: the weights"""
     patience: Annotated[int, Field(ge=0)] = 0
     """stop after this many epochs without improvement; 0 never stops early"""
     min_delta: Annotated[float, Field(ge=0)] = 0.0

@@ -80,8 +80,11 @@ def choose_output(options: Any, name: str) -> Path:
     return path
 
 
-def open_run(path: Path, options: Any, *, task: str, command: str) -> None:
-    """Create the run directory with its configuration and environment; an overwritten run goes only now."""
+def open_run(path: Path, options: Any, *, task: str, command: str, parameters: tuple[int, int] | None = None) -> None:
+    """Create the run directory with its configuration and environment; an overwritten run goes only now.
+
+    `parameters`: how many the model has, in all and trained.
+    """
     try:
         if path.exists() and not options.resume:
             if not options.overwrite:
@@ -95,6 +98,9 @@ def open_run(path: Path, options: Any, *, task: str, command: str) -> None:
             "python": platform.python_version(),
             "machine": platform.machine(),
         }
+        if parameters is not None:
+            total, trained = parameters
+            environment["parameters"] = {"trained": trained, "frozen": total - trained}
         environment["packages"] = {name: _version(name) for name in _PACKAGES}
         write_json(path / "environment.json", environment)
     except OSError as error:
@@ -185,6 +191,8 @@ def write_report(
     lines = [f"# {title}", "", "```", command, "```", "", table, "", *[f"- {note}" for note in notes], ""]
     if (run / "curves.png").exists():
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
+    for path in sorted(run.glob("confusion-*.png")):
+        lines += [f"![predicted against gold answers, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
     (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
     return table
 

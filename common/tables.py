@@ -3,6 +3,7 @@
 Belongs here: turning rows into aligned Markdown. What is in the rows is the caller's business.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,4 +30,6 @@ def split_table(metrics: Mapping[str, Mapping[str, Any]], *, by: str = "by_type"
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.4f}"
+    return str(value)

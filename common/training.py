@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, send_to_device, set_seed
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.utils.logging import disable_progress_bar
@@ -111,6 +112,7 @@ def fit(
     raw = make_optimizer(model, options)
     schedule = make_schedule(raw, options, steps=steps)
     progress = Progress()
+    state: dict[str, Any] = {}
     if resume:
         last = whole_directory(run / "checkpoints" / "last")
         state = load_state(last)
@@ -122,6 +124,8 @@ def fit(
         _write_history(run, progress, accelerator)
     # The schedule stays out of `prepare`: there it would step once per process instead of once per step.
     wrapped, optimizer = accelerator.prepare(model, raw)
+    averaged = _averaged(model, options, state)
+    scored = model if averaged is None else averaged.module
 
     first = progress.epoch + 1
     bar = tqdm(
@@ -147,15 +151,22 @@ def fit(
             batches = _announce(batches, accelerator)
         rate = schedule.get_last_lr()[0]
         trained = train_one_epoch(
-            wrapped, batches, optimizer=optimizer, schedule=schedule, options=options, accelerator=accelerator, bar=bar
+            wrapped,
+            batches,
+            optimizer=optimizer,
+            schedule=schedule,
+            averaged=averaged,
+            options=options,
+            accelerator=accelerator,
+            bar=bar,
         )
         if not math.isfinite(trained["loss"]):
             raise UserError(
                 f"epoch {epoch}: the training loss is {trained['loss']} at learning rate {rate:.3g}; try a lower "
                 f"--learning-rate or a smaller --clip (the checkpoints of earlier epochs are whole)"
             )
-        _synchronise_buffers(model, accelerator)
-        scores = evaluate(model, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator)
+        _synchronise_buffers(scored, accelerator)
+        scores = evaluate(scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator)
         if options.schedule == "plateau":
             schedule.step(scores.mean_loss)
         row = {
@@ -168,7 +179,9 @@ def fit(
             "seconds": round(time.perf_counter() - started, 3),
         }
         kept = _keep(progress, row, options)
-        _save_checkpoints(model, kept, run, save, accelerator, raw, schedule, progress)
+        # Scored and saved is the average; what goes on training is then part of the state.
+        weights = None if averaged is None else {"model": model.state_dict(), "averaged": averaged.n_averaged}
+        _save_checkpoints(scored, kept, run, save, accelerator, raw, schedule, progress, weights)
         _write_history(run, progress, accelerator)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=epoch)
         if accelerator.is_main_process:
@@ -184,6 +197,7 @@ def train_one_epoch(
     *,
     optimizer: Any,
     schedule: Any,
+    averaged: AveragedModel | None,
     options: TrainingOptions,
     accelerator: Accelerator,
     bar: tqdm,
@@ -221,6 +235,8 @@ def train_one_epoch(
             accelerator.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         optimizer.zero_grad()
+        if averaged is not None:
+            averaged.update_parameters(accelerator.unwrap_model(model))
         if options.schedule != "plateau":
             schedule.step()
         bar.update()
@@ -304,6 +320,17 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, *,
     return get_scheduler(name, optimizer, num_warmup_steps=round(options.warmup * total), num_training_steps=total)
 
 
+def _averaged(model: nn.Module, options: TrainingOptions, state: dict[str, Any]) -> AveragedModel | None:
+    """The running mean of the weights, if wanted; when going on, `model` gets back those that were in training."""
+    if not options.weight_averaging:
+        return None
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.weight_averaging))
+    if state:
+        model.load_state_dict(state["weights"]["model"])
+        averaged.n_averaged.copy_(state["weights"]["averaged"])
+    return averaged
+
+
 def checkpoint_directory(run: Path, name: str) -> Path:
     """A run's checkpoint by its name. Raises `UserError` for another name, or if the run has no such checkpoint."""
     if name not in CHECKPOINTS:
@@ -342,6 +369,7 @@ def _save_checkpoints(
     optimizer: torch.optim.Optimizer,
     schedule: Any,
     progress: Progress,
+    weights: dict[str, Any] | None,
 ) -> None:
     if accelerator.is_main_process:
         for name in kept:
@@ -352,6 +380,7 @@ def _save_checkpoints(
             | ({"lr_lambdas": [None] * len(optimizer.param_groups)} if hasattr(schedule, "lr_lambdas") else {}),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
             "progress": vars(progress),
+            "weights": weights,
         }
 
         def write(directory: Path) -> None:

@@ -81,7 +81,7 @@ def load_transformers(name: str, stages: Sequence[str], *, trained: bool) -> tup
     return {
         "name": name,
         "stages": chosen,
-        "channels": sum(grid.shape[1] for grid in grids),
+        "channels": [grid.shape[1] for grid in grids],
         "stride": size // grids[-1].shape[-1],
         "preprocessing": json.loads(json.dumps(asdict(preprocessing))),
         "transformers": plain,

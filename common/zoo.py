@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 
+COLOR = "color"
+"""Not a stage of a network: a histogram of colours that may be joined to the stages of any (`common/colors.py`)."""
+
 HF = "hf:"
 """Before the name or path of a `transformers` vision model."""
 

@@ -15,7 +15,7 @@ def build(scoring="product"):
 def test_weights_cover_the_real_items_only(scoring):
     items, query = torch.randn(2, 4, 6), torch.randn(2, 5)
     mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
-    glimpses, weights = build(scoring)(items, query, mask)
+    glimpses, weights, _ = build(scoring)(items, query, mask)
     assert glimpses.shape == (2, 18) and weights.shape == (2, 3, 4)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3))
     assert (weights[:, :, :][~mask.unsqueeze(1).expand_as(weights)] == 0).all()
@@ -26,9 +26,9 @@ def test_weights_cover_the_real_items_only(scoring):
 def test_padding_and_order_change_nothing(scoring):
     attention = build(scoring)
     items, query, mask = torch.randn(2, 4, 6), torch.randn(2, 5), torch.ones(2, 4, dtype=torch.bool)
-    glimpses, weights = attention(items, query, mask)
+    glimpses, weights, _ = attention(items, query, mask)
     padded = torch.cat([items, 9 * torch.randn(2, 3, 6)], dim=1)
-    more, more_weights = attention(padded, query, torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], dim=1))
+    more, more_weights, _ = attention(padded, query, torch.cat([mask, torch.zeros(2, 3, dtype=torch.bool)], dim=1))
     torch.testing.assert_close(more, glimpses)
     torch.testing.assert_close(more_weights[:, :, :4], weights)
     order = torch.tensor([2, 0, 3, 1])
@@ -38,8 +38,8 @@ def test_padding_and_order_change_nothing(scoring):
 def test_an_index_shares_photos_among_questions():
     attention, items, query = build(), torch.randn(2, 4, 6), torch.randn(5, 5)
     mask, index = torch.tensor([[True] * 4, [True, True, False, False]]), torch.tensor([0, 1, 1, 0, 1])
-    glimpses, weights = attention(items, query, mask, index)
-    expected, expected_weights = attention(items[index], query, mask[index])
+    glimpses, weights, _ = attention(items, query, mask, index)
+    expected, expected_weights, _ = attention(items[index], query, mask[index])
     torch.testing.assert_close(glimpses, expected)
     torch.testing.assert_close(weights, expected_weights)
 

@@ -318,7 +318,7 @@ def test_valid_cells_hold_only_photo():
 
 def test_views_are_deterministic_and_differ():
     preprocessing = Preprocessing(size=32)
-    view, image = augment(("crop", "flip", "color", "blur"), preprocessing), gradient(90, 60)
+    view, image = augment(("crop", "color", "blur"), preprocessing), gradient(90, 60)
 
     def make(*seed: int) -> bytes:
         with seeded(seed):
@@ -350,9 +350,7 @@ def test_a_view_goes_where_a_photo_goes(resize):
 def test_what_each_augmentation_changes():
     preprocessing, image = Preprocessing(size=32, resize="squash"), gradient(60, 60)
     assert augment((), preprocessing)(image) is image
-    flip = augment(("flip",), preprocessing)
-    seen = {flip(image).tobytes() for _ in range(20)}
-    assert seen == {image.tobytes(), image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).tobytes()}
+    assert augment(("flip", "turn"), preprocessing)(image).tobytes() == image.tobytes()  # common/symmetry.py's work
     crop = augment(("crop",), preprocessing)
     for _ in range(10):
         red = np.asarray(crop(image))[..., 0].astype(int)
@@ -364,7 +362,7 @@ def test_what_each_augmentation_changes():
 
 
 def test_unknown_augmentation():
-    with pytest.raises(UserError, match="'rotate'; allowed: crop, flip, color, blur"):
+    with pytest.raises(UserError, match="'rotate'; allowed: crop, flip, turn, color, blur"):
         augment(("crop", "rotate"), Preprocessing())
 
 

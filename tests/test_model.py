@@ -10,12 +10,14 @@ from torch import nn
 
 from common.encoders import build_encoder
 from common.errors import UserError
-from vqa.model import VqaConfig, VqaModel, cell_places, mean_of
+from common.images import normalise
+from vqa.model import VqaConfig, VqaModel, cell_places, colors_seen, mean_of, where_found
 
 
 def build(**changes) -> VqaModel:
     torch.manual_seed(0)
-    encoder = build_encoder("custom_cnn", depth=3, width=8)
+    chosen = {name: changes.pop(name) for name in ("stages", "train_from") if name in changes}
+    encoder = build_encoder("custom_cnn", depth=3, width=8, **chosen)
     small = {"embedding": 6, "hidden": 8, "attention_hidden": 8, "projection": 10, "fusion_hidden": 12}
     plain = {"encoder": encoder.config, "preprocessing": vars(encoder.preprocessing) | {"size": 32}}
     if changes.get("inputs") == "question":
@@ -42,6 +44,10 @@ VARIANTS = [
         for scoring in ("product", "concat")
     ),
     {"attention_over": "both", "coordinates": False, "bidirectional": True, "layers": 2, "recurrent": "gru"},
+    {"stages": ["color", "block1", "block3"]},
+    {"stages": ["color"], "attention": False},
+    {"stages": ["color"], "inputs": "image"},
+    {"stages": ["color"], "train_from": "block2", "attention_over": "words", "fusion": "concat"},
     {"inputs": "image"},
     {"inputs": "question"},
 ]
@@ -82,7 +88,9 @@ def test_padding_of_questions_changes_no_logit(changes):
     torch.testing.assert_close(model(**longer).logits, model(**batch).logits, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention": False}, {"attention_over": "both"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"attention": False}, {"attention_over": "both"}, {"stages": ["color"]}], ids=str
+)
 def test_padded_cells_change_no_logit(changes):
     """What the encoder makes of the padding around a photo must not matter."""
     model, batch = build(**changes), inputs()
@@ -103,6 +111,34 @@ def test_features_are_what_pixels_would_become():
     expected = model(**batch).logits
     features = model.encode(batch.pop("pixels"))
     torch.testing.assert_close(model(**batch, features=features).logits, expected)
+
+
+def test_kept_features_are_what_pixels_would_become():
+    model, batch = build(stages=["color", "block1", "block3"], train_from="block3"), inputs()
+    expected = model(**batch).logits
+    pixels = batch.pop("pixels")
+    kept = model.encoder.frozen_features(normalise(pixels, model.encoder.preprocessing))
+    assert kept.ndim == 2
+    torch.testing.assert_close(model(**batch, features=kept).logits, expected)
+
+
+def test_where_and_how_much_was_found():
+    scores = torch.tensor([[[0.0, 9.0, -9.0, float("-inf")]]])  # (1, 1, 4), one cell is padding
+    places = cell_places(2, 2)
+    centre, found = where_found(scores.softmax(dim=-1), scores, places)[0].split([5, 2])
+    torch.testing.assert_close(centre, places[1], atol=1e-3, rtol=0)  # nearly all the weight is on the second cell
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.5]), atol=1e-3, rtol=0)  # (1/2 + 1 + 0) / 3 real cells
+
+
+def test_colours_of_the_photo_and_of_each_glimpse():
+    shares = torch.zeros(1, 2, 125)
+    shares[0, 0, 3] = shares[0, 1, 7] = 1  # each cell of one colour
+    mask, index = torch.ones(1, 2, dtype=torch.bool), torch.tensor([0, 0])
+    weights = torch.tensor([[[1.0, 0.0]], [[0.36, 0.64]]])
+    photo, glimpse = colors_seen(shares, mask, index, weights).split([125, 125], dim=1)
+    assert (photo[:, [3, 7]] - 0.5**0.5).abs().max() < 1e-3 and photo[:, [0, 1]].max() < 2e-3
+    torch.testing.assert_close(glimpse[:, [3, 7]], torch.tensor([[1.0, 0.0], [0.6, 0.8]]), atol=2e-3, rtol=0)
+    assert torch.equal(colors_seen(shares, mask, index, None), photo)
 
 
 def test_a_photo_alone_answers_as_in_a_batch():

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "vqa", "video")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FORBIDDEN = {"common": {"vqa", "video"}, "vqa": {"video"}, "video": {"vqa"}}
+SCRIPTS = ["train_vqa.py", "evaluate.py", "predict_vqa.py", "baseline_vqa.py", "run_study.py"]
 MOST_LINES = 25  # of a script
 
 
@@ -47,7 +48,7 @@ def test_rooms_do_not_open_into_each_other(package):
 
 def test_scripts_only_parse_and_call():
     scripts = sorted((ROOT / "scripts").glob("*.py"))
-    assert {"train_vqa.py", "evaluate.py", "predict_vqa.py"} <= {path.name for path in scripts}
+    assert set(SCRIPTS) <= {path.name for path in scripts}
     for path in scripts:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= MOST_LINES, path.name
@@ -58,7 +59,7 @@ def test_scripts_only_parse_and_call():
         assert not loops, path.name
 
 
-@pytest.mark.parametrize("script", ["train_vqa.py", "evaluate.py", "predict_vqa.py"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_needs_no_torch(script):
     code = (
         "import runpy, sys\n"

@@ -1,5 +1,6 @@
 """A trained checkpoint, loaded from its directory alone: what it answers, and what is refused when it is damaged."""
 
+import csv
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ from PIL import Image
 
 from common.config import parse
 from common.errors import UserError
-from vqa.options import EvaluateOptions, TrainVqaOptions
-from vqa.predict import Answerer, find_checkpoint
+from common.images import read_image
+from vqa.model import VqaModel
+from vqa.options import EvaluateOptions, PredictVqaOptions, TrainVqaOptions
+from vqa.predict import Answerer, find_checkpoint, predict
 from vqa.scoring import evaluate_run
 from vqa.shapes import write_shapes
 from vqa.train import train
@@ -94,6 +97,92 @@ def test_a_batch_is_as_good_as_one_by_one(checkpoint, scenes):
     together = answerer(photos, questions)[0]
     alone = torch.cat([answerer([photo], [question])[0] for photo, question in zip(photos, questions, strict=True)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_several_questions_about_one_photo_are_as_good_as_one_by_one(checkpoint, scenes):
+    answerer = Answerer.from_pretrained(checkpoint)
+    photos = sorted(scenes.glob("images/2*.png"))[:2]
+    questions, which = ["ở giữa là hình gì", QUESTION, "có mấy hình", QUESTION], [1, 0, 1, 1]
+    ready = [photos[0], answerer.processor.view(photos[1])]
+    together, output = answerer(ready, questions, image_index=which, return_attention=True)
+    assert output.grid_attention.shape[0] == 4
+    alone = torch.cat([answerer([photos[n]], [text])[0] for n, text in zip(which, questions, strict=True)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    for given in (None, [0, 1], [0, 1, 2, 0], [0, 1, -1, 0]):
+        with pytest.raises(ValueError, match="4 questions about 2 photos"):
+            answerer(ready, questions, image_index=given)
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The names of the photos that are decoded, one by one."""
+    names = []
+
+    def read(path, **keywords):
+        names.append(Path(path).name)
+        return read_image(path, **keywords)
+
+    for module in ("vqa.processor", "vqa.predict"):
+        monkeypatch.setattr(f"{module}.read_image", read)
+    return names
+
+
+def asked(run: Path, folder: Path, rows: list[tuple[str, str]], *more: str) -> list[dict[str, str]]:
+    """What `--input` writes for these rows of photo and question."""
+    questions = folder / "questions.csv"
+    lines = ["image,question", *(f"{image},{question}" for image, question in rows)]
+    questions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given = ["--run", str(run), "--input", str(questions), "--output", str(folder / "out.csv"), "--overwrite", *more]
+    predict(parse(PredictVqaOptions, given))
+    with open(folder / "out.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_photo_is_decoded_and_encoded_once_for_all_its_questions(run, scenes, tmp_path, decoded, monkeypatch):
+    encoded = []
+    encode = VqaModel.encode
+    monkeypatch.setattr(VqaModel, "encode", lambda self, pixels: encoded.append(len(pixels)) or encode(self, pixels))
+    photos = [path.name for path in sorted(scenes.glob("images/*.png"))[:5]]
+    texts = ["ở giữa là hình gì", QUESTION, "có mấy hình"]
+    rows = [(photo, text) for text in texts for photo in photos]  # a photo's questions lie apart
+    found = asked(run, tmp_path, rows, "--images", str(scenes / "images"))
+    assert decoded == photos and sum(encoded) == len(photos)
+    assert [(row["image"], row["question"]) for row in found] == rows
+    answerer = Answerer.from_pretrained(find_checkpoint(run, None))
+    for row in found:
+        probabilities, _ = answerer([scenes / "images" / row["image"]], [row["question"]])
+        best = answerer.best(probabilities[0], 1)[0]
+        assert row["answer"] == best["answer"] and float(row["probability"]) == pytest.approx(
+            best["probability"], abs=1e-4
+        )
+    for name, small in (("_BATCH", 2), ("_QUESTIONS", 4)):  # a photo's questions may come in several parts
+        monkeypatch.setattr(f"vqa.predict.{name}", small)
+    decoded.clear()
+    again = asked(run, tmp_path, rows, "--images", str(scenes / "images"))
+    assert decoded == photos
+    for one, other in zip(found, again, strict=True):
+        assert one["answer"] == other["answer"] and one["image"] == other["image"]
+
+
+def test_bad_photos_are_told_with_their_row_or_skipped(run, scenes, tmp_path, decoded, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(scenes / "images" / f"20000{number}.png", folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no photo")
+    rows = [("0.png", "a"), ("bad.png", "a"), ("1.png", "a"), ("bad.png", "b"), ("gone.png", "a"), ("0.png", "b")]
+    given = ("--images", str(folder))
+    with pytest.raises(UserError, match=r"questions\.csv: row 6: .*gone\.png: no such image file; --on-bad-image skip"):
+        asked(run, tmp_path, rows, *given)
+    assert decoded == ["gone.png"]  # told before any work
+    with pytest.raises(UserError, match=r"questions\.csv: row 3: .*bad\.png: .*not an image.*; --on-bad-image skip"):
+        asked(run, tmp_path, rows[:4], *given)
+    assert not (tmp_path / "out.csv").exists()
+    found = asked(run, tmp_path, rows, *given, "--on-bad-image", "skip")
+    assert [(row["image"], row["question"]) for row in found] == [rows[0], rows[2], rows[5]]
+    assert "3 answers" in (said := capsys.readouterr().out) and "3 bad photos skipped" in said
+    with pytest.raises(UserError, match="not one photo could be read"):
+        asked(run, tmp_path, [rows[1], rows[4]], *given, "--on-bad-image", "skip")
 
 
 def test_loads_in_a_new_process_from_its_directory_alone(checkpoint, photo, tmp_path):

@@ -155,9 +155,9 @@ class Frozen(Net):
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "cosine_restarts"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer):
-    options = {"schedule": schedule, "optimizer": optimizer, "restart_every": 2}
+@pytest.mark.parametrize(("optimizer", "averaging"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.9)])
+def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer, averaging):
+    options = {"schedule": schedule, "optimizer": optimizer, "restart_every": 2, "weight_averaging": averaging}
     whole, model = train(tmp_path / "whole", Net(dropout=0.3), epochs=5, **options)
     run = tmp_path / "broken"
 
@@ -179,6 +179,27 @@ def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer):
     assert strip == [{key: value for key, value in row.items() if key != "seconds"} for row in whole.history]
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_what_is_saved_is_the_running_mean_of_the_weights(tmp_path):
+    _, model = train(tmp_path / "plain", Net(), epochs=1)
+    after: list[torch.Tensor] = []  # the weights after each of the three steps
+
+    class Watched(Points):
+        def __getitems__(self, keys):
+            after.append(averaging.net[0].weight.detach().clone())
+            return super().__getitems__(keys)
+
+    averaging = Net()
+    train(tmp_path / "averaged", averaging, epochs=1, weight_averaging=0.75, train_on=Watched(24, 1))
+    after.append(averaging.net[0].weight.detach())
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, averaging.state_dict()[name])  # what is trained does not notice
+    saved = load_file(tmp_path / "averaged" / "checkpoints" / "last" / "model.safetensors")
+    mean = after[1]  # of before the first step there is nothing in it
+    for weights in after[2:]:
+        mean = 0.75 * mean + 0.25 * weights
+    torch.testing.assert_close(saved["net.0.weight"], mean)
 
 
 def test_early_stopping_waits_for_patience(tmp_path):

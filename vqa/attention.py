@@ -30,13 +30,13 @@ class Attention(nn.Module):
 
     def forward(
         self, items: torch.Tensor, query: torch.Tensor, mask: torch.Tensor, index: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Look at `items` with `query`.
 
         `items (N, L, D)`, `query (B, Q)`, `mask (N, L)` true where an item is real. `index (B,)` names the set of items
         that each query looks at (several questions share a photo, whose cells are then projected once); without it
-        N = B. Returns the glimpses `(B, G·D)` and their weights `(B, G, L)`, which sum to 1 over the real items and
-        are exactly 0 elsewhere.
+        N = B. Returns the glimpses `(B, G·D)`, their weights `(B, G, L)`, which sum to 1 over the real items and are
+        exactly 0 elsewhere, and the scores `(B, G, L)` they are the softmax of, −∞ where an item is not real.
         """
         hidden, asked = self.item_hidden(items), self.query_hidden(query)  # (N, L, H), (B, H)
         if self.scoring == "product":
@@ -47,6 +47,7 @@ class Attention(nn.Module):
             items, hidden, mask = (tensor.index_select(0, index) for tensor in (items, hidden, mask))
         joint = hidden * asked if self.scoring == "product" else (hidden + asked).relu()
         scores = rearrange(self.score(joint), "b l g -> b g l").float()
-        weights = scores.masked_fill(~rearrange(mask, "b l -> b 1 l"), float("-inf")).softmax(dim=-1)
+        scores = scores.masked_fill(~rearrange(mask, "b l -> b 1 l"), float("-inf"))
+        weights = scores.softmax(dim=-1)
         glimpses = einsum(weights.to(items.dtype), items, "b g l, b l d -> b g d")
-        return rearrange(glimpses, "b g d -> b (g d)"), weights
+        return rearrange(glimpses, "b g d -> b (g d)"), weights, scores

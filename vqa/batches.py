@@ -9,11 +9,13 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from einops import rearrange
 
 from common.batches import Key
 from common.features import FeatureStore, load_view
-from common.images import augment
+from common.symmetry import symmetries
 from vqa.processor import VqaProcessor
+from vqa.text import speaks_of_sides, turned
 
 _MOST_QUESTIONS = 64  # per item: a photo with more comes as several items, so that no step outgrows the memory
 
@@ -36,10 +38,17 @@ class QuestionBatches:
     ) -> None:
         self.rows, self.samples = rows, len(rows)
         self.store, self.views, self.preprocessing = store, views, processor.preprocessing
-        self.augmentation = augment(augmentation, self.preprocessing) if augmentation and store is None else None
-        encoded = processor.questions(rows["question"][:])
-        self.input_ids, self.lengths = encoded["input_ids"], encoded["lengths"]
-        self.labels = torch.tensor(processor.answers.encode(rows["answer"][:]))
+        self.augmentation = tuple(augmentation)
+        # Asked and answered of a photo seen the other way round, "bên trái" is "bên phải": a row of texts for each way.
+        ways = symmetries(self.augmentation)
+        questions, answers = rows["question"][:], rows["answer"][:]
+        if not any(speaks_of_sides(text) for text in {*questions, *answers}):
+            ways = ways[:1]
+        encoded = processor.questions([turned(text, way) for way in ways for text in questions])
+        self.input_ids = rearrange(encoded["input_ids"], "(ways rows) t -> ways rows t", ways=len(ways))
+        self.lengths = rearrange(encoded["lengths"], "(ways rows) -> ways rows", ways=len(ways))
+        labels = torch.tensor(processor.answers.encode([turned(text, way) for way in ways for text in answers]))
+        self.labels = rearrange(labels, "(ways rows) -> ways rows", ways=len(ways))
         self.paths, self.hashes = rows["image"][:], rows["image_hash"][:]
         together: dict[str, list[int]] = {}
         for row, key in enumerate(zip(self.hashes, rows["group"][:], strict=True)):
@@ -54,26 +63,32 @@ class QuestionBatches:
         return len(self.items)
 
     def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
-        groups = [self.items[item] for item, _ in keys]
+        groups, views = [self.items[item] for item, _ in keys], [self._view(draw) for _, draw in keys]
+        sizes = [len(group) for group in groups]
         rows = torch.from_numpy(np.concatenate(groups))
-        lengths = self.lengths[rows]
-        inputs = {"input_ids": self.input_ids[rows, : int(lengths.max())], "lengths": lengths}
+        ways = torch.from_numpy(np.repeat(np.array(views) % len(self.labels), sizes))
+        lengths = self.lengths[ways, rows]
+        inputs = {"input_ids": self.input_ids[ways, rows, : int(lengths.max())], "lengths": lengths}
         if self.preprocessing is not None:
-            inputs["image_index"] = torch.from_numpy(
-                np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-            )
-            inputs |= self._photos([(int(group[0]), draw) for group, (_, draw) in zip(groups, keys, strict=True)])
-        return {"inputs": inputs, "labels": self.labels[rows], "index": rows}
+            inputs["image_index"] = torch.from_numpy(np.repeat(np.arange(len(groups)), sizes))
+            inputs |= self._photos([(int(group[0]), view) for group, view in zip(groups, views, strict=True)])
+        return {"inputs": inputs, "labels": self.labels[ways, rows], "index": rows}
+
+    def _view(self, draw: int) -> int:
+        """The view that a draw shows: one of those in the store, or any."""
+        if self.store is not None:
+            return draw % self.views
+        return draw if self.augmentation else 0
 
     def _photos(self, rows: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         if self.store is not None:
-            features, valid = self.store.take([(self.hashes[row], draw % self.views) for row, draw in rows])
+            features, valid = self.store.take([(self.hashes[row], view) for row, view in rows])
             return {"features": features, "valid": valid}
         views = [
             load_view(
-                self.paths[row], draw, self.preprocessing, self.augmentation, (int(self.hashes[row][:15], 16), draw)
+                self.paths[row], view, self.preprocessing, self.augmentation, (int(self.hashes[row][:15], 16), view)
             )
-            for row, draw in rows
+            for row, view in rows
         ]
         return {
             "pixels": torch.stack([pixels for pixels, _ in views]),

@@ -4,15 +4,17 @@ Belongs here: the configuration and the network. Text is in `vqa/text.py`, the e
 scoring of attention in `vqa/attention.py`, from raw photo and question to answer in `vqa/predict.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from common.colors import COLORS
 from common.encoders import encoder_from_config
 from common.errors import UserError
 from common.images import Preprocessing, normalise, valid_cells
@@ -23,6 +25,7 @@ INPUTS = ("both", "question", "image")
 ATTENTION_OVER = ("grid", "words", "both")
 FUSIONS = ("product", "concat")
 _PLACE = 5  # numbers that say where a cell lies
+_FOUND = 2  # numbers that say how much of what was asked for there is
 
 
 class VqaConfig(PreTrainedConfig):
@@ -126,7 +129,7 @@ class VqaModel(PreTrainedModel):
             self.encoder = encoder_from_config(config.encoder)
             self._preprocessing = Preprocessing(**config.preprocessing)
             # Encoders differ in scale by orders of magnitude; without this, a photo hardly moves the fused product.
-            self.cell_norm = nn.LayerNorm(self.encoder.channels)
+            self.cell_norm = _StageNorm(self.encoder.parts)
             self.cell_dropout = nn.Dropout(config.cell_dropout)
             self.cell_projection = nn.Linear(self.encoder.channels, config.projection)
             if "grid" in attends and config.coordinates:
@@ -141,16 +144,14 @@ class VqaModel(PreTrainedModel):
             image = config.glimpses * image
         sides = [question] if config.inputs != "image" else []
         sides += [image] if config.inputs != "question" else []
-        self.sides = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(config.dropout),
-                nn.Linear(size, config.fusion_hidden),
-                nn.LayerNorm(config.fusion_hidden),
-                nn.Tanh(),
-            )
-            for size in sides
-        )
+        self.sides = nn.ModuleList(self._side(size) for size in sides)
         fused = config.fusion_hidden * (len(sides) if config.fusion == "concat" else 1)
+        details = self._details_size()
+        if details:
+            # Apart from the sides: a handful of plain numbers would drown among a glimpse's hundreds.
+            self.details = self._side(details)
+            self.details_asked = self._side(question) if config.inputs == "both" else None
+            fused += config.fusion_hidden
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Sequential(
             nn.Linear(fused, config.fusion_hidden),
@@ -159,6 +160,19 @@ class VqaModel(PreTrainedModel):
             nn.Linear(config.fusion_hidden, config.answers),
         )
         self.post_init()
+
+    def _details_size(self) -> int:
+        """How many plain numbers about what was looked at `details` gives for each question."""
+        config = self.config
+        glimpses = config.glimpses if "grid" in config.attends else 0
+        place = glimpses * (_PLACE + _FOUND) if config.coordinates else 0
+        colors = (1 + glimpses) * COLORS if config.inputs != "question" and self.encoder.color else 0
+        return place + colors
+
+    def _side(self, size: int) -> nn.Module:
+        """One side of the fusion: a vector of `size` numbers → `(B, fusion_hidden)` within ±1."""
+        hidden = self.config.fusion_hidden
+        return nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.Tanh())
 
     def _attention(self, items: int, query: int) -> Attention:
         config = self.config
@@ -206,8 +220,9 @@ class VqaModel(PreTrainedModel):
 
         `input_ids (B, T)` padded on the right (with anything), `lengths (B,)` ≥ 1, `image_index (B,)` the photo each
         question is about (default: question i asks photo i). The photos come as `pixels (N, 3, S, S)` uint8, or as
-        grid `features (N, C, h, w)` that the same encoder made before. `valid (N, 4)`: the part of the square that
-        shows photo, as x0, y0, x1, y1 in 0–1; the cells outside it are padding and never looked at. Default: all.
+        grid `features (N, C, h, w)` that the same encoder made before, or `(N, D)` that its frozen stages did.
+        `valid (N, 4)`: the part of the square that shows photo, as x0, y0, x1, y1 in 0–1; the cells outside it are
+        padding and never looked at. Default: all.
         """
         states = question = mask = None
         if self.config.inputs != "image":
@@ -215,7 +230,9 @@ class VqaModel(PreTrainedModel):
             states, question = self.recurrent(embedded, lengths)
         grid_weights = word_weights = image = None
         if self.config.inputs != "question":
-            grid = features if features is not None else self.encode(pixels)
+            grid = self.encode(pixels) if features is None else features
+            if grid.ndim == 2:  # what the frozen stages made of the photos, from the cache
+                grid = self.encoder.finish(grid.to(self.cell_projection.weight.dtype), self._preprocessing.size)
             height, width = grid.shape[-2:]
             cells = rearrange(grid, "n c h w -> n (h w) c").to(self.cell_projection.weight.dtype)
             mask = cells.new_ones(cells.shape[:2], dtype=torch.bool)
@@ -225,19 +242,27 @@ class VqaModel(PreTrainedModel):
                 image_index = torch.arange(len(cells), device=cells.device)
         if "words" in self.config.attends:
             seen = self._project(mean_of(cells, mask))[image_index]  # (B, P): the photo asks the words
-            question, word_weights = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
+            question, word_weights, _ = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
+        details = []
         if "grid" in self.config.attends:
             places = cell_places(height, width).to(cells) if self.config.coordinates else None
-            image, grid_weights = self.grid_attention(self._project(cells, places), question, mask, image_index)
-            grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
+            image, grid_weights, scores = self.grid_attention(self._project(cells, places), question, mask, image_index)
+            details += [] if places is None else [where_found(grid_weights, scores, places)]
         elif self.config.inputs != "question":
             image = self._project(mean_of(cells, mask))[image_index]
+        if self.config.inputs != "question" and self.encoder.color:
+            details.append(colors_seen(cells[..., :COLORS], mask, image_index, grid_weights))
         sides = [side for side in (question, image) if side is not None]
         sides = [layer(side) for layer, side in zip(self.sides, sides, strict=True)]
         if self.config.fusion == "concat":
             fused = torch.cat(sides, dim=-1)
         else:
             fused = sides[0] * sides[1] if len(sides) == 2 else sides[0]
+        if details:
+            seen = self.details(torch.cat(details, dim=-1))
+            fused = torch.cat([fused, seen if question is None else seen * self.details_asked(question)], dim=-1)
+        if grid_weights is not None:
+            grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
         return VqaOutput(
             logits=self.classifier(self.dropout(fused)),
             grid_attention=grid_weights if return_attention else None,
@@ -248,6 +273,50 @@ class VqaModel(PreTrainedModel):
         """Cells `(..., C)`, and where they lie `(h·w, 5)`, → `(..., projection)`."""
         projected = self.cell_projection(self.cell_dropout(self.cell_norm(cells)))
         return (projected if places is None else projected + self.place_projection(places)).relu()
+
+
+class _StageNorm(nn.Module):
+    """LayerNorm of each stage's channels by itself: else the 1,280 of the last stage would drown the colours' 125."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = list(channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in channels)
+
+    def forward(self, cells: torch.Tensor) -> torch.Tensor:
+        """`(..., sum of channels)`, shape unchanged."""
+        parts = cells.split(self.channels, dim=-1)
+        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)], dim=-1)
+
+
+def where_found(weights: torch.Tensor, scores: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Where each glimpse looked and how much it found: `(B, G·7)`.
+
+    `weights`, `scores (B, G, L)` as `Attention` gives them, `places (L, 5)`. An attended vector says what is there.
+    Where it is, is the mean place under the weights; and whether it is there at all, or on many cells, which weights
+    that sum to 1 cannot say, is the strongest score and the share of cells with a high one.
+    """
+    centre = einsum(weights.to(places), places, "b g l, l p -> b g p")
+    likely = scores.sigmoid()  # 0 where an item is not real
+    real = (scores != float("-inf")).sum(dim=-1).clamp(min=1)
+    found = torch.stack([likely.amax(dim=-1), likely.sum(dim=-1) / real], dim=-1).to(places)
+    return rearrange(torch.cat([centre, found], dim=-1), "b g p -> b (g p)")
+
+
+def colors_seen(
+    shares: torch.Tensor, mask: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    """Colours of the whole photo, then of each glimpse: `(B, 125·(1 + G))`.
+
+    `shares (N, L, 125)` are the cells' histograms, `index (B,)` the photo of each question, `weights (B, G, L)` where
+    it looked. Averaged first, then the square root, so that Euclidean geometry compares histograms as Hellinger's
+    distance does (Arandjelović & Zisserman, CVPR 2012): a colour on 4 % of a photo is not nothing beside one on 40 %.
+    """
+    seen = [mean_of(shares, mask)[index].unsqueeze(1)]
+    if weights is not None:
+        seen.append(einsum(weights.to(shares), shares[index], "b g l, b l c -> b g c"))
+    # The root's slope is infinite at 0, where most of a histogram lies.
+    return rearrange((torch.cat(seen, dim=1).clamp(min=0) + 1e-6).sqrt(), "b g c -> b (g c)")
 
 
 def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

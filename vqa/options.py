@@ -113,17 +113,18 @@ class TrainVqaOptions(
 
 @options
 class PredictVqaOptions(VqaSourceOptions):
-    """Answer Vietnamese questions about photos with a trained run.
+    """Answer Vietnamese questions about photos with a trained run, or show how it answered those it was scored on.
 
     examples:
       scripts/predict_vqa.py --run RUN --image photo.jpg --question "món này là món gì"
       scripts/predict_vqa.py --run RUN --image photo.jpg --question "..." --attention-map where.png
       scripts/predict_vqa.py --run RUN --input questions.csv --output answers.csv
       scripts/predict_vqa.py --run RUN --input FOLDER --question "đây là món gì" --output answers.csv
+      scripts/predict_vqa.py --run RUN --examples sheet.png --split test
     """
 
     run: str
-    """run directory, or a checkpoint directory"""
+    """run directory, or (but for --examples) a checkpoint directory"""
     checkpoint: Literal["best_accuracy", "best_loss", "last"] | None = None
     """which of the run's checkpoints; default the one it was scored with"""
     image: str | None = None
@@ -135,26 +136,43 @@ class PredictVqaOptions(VqaSourceOptions):
     output: str | None = None
     """CSV to write the answers to"""
     overwrite: bool = False
-    """replace --output and --attention-map"""
+    """replace --output, --attention-map and --examples"""
     top: Annotated[int, Field(ge=1)] = 5
     """answers to show for one photo"""
     json: bool = False
     """print one JSON object instead of text"""
     attention_map: str | None = None
     """picture (.png or .svg) of where each glimpse looked over the photo"""
+    examples: str | None = None
+    """picture (.png or .svg) of typical right and wrong answers to each type of the questions the run was scored on"""
+    split: Literal["validation", "test"] = "validation"
+    """split that --examples are from"""
+    per_type: Annotated[int, Field(ge=1, le=12)] = 4
+    """right and wrong --examples of each type"""
 
     def __post_init__(self) -> None:
         VqaSourceOptions.__post_init__(self)
-        if (self.image is None) == (self.input is None):
-            raise UserError("give one photo with --image and --question, or many with --input and --output")
+        if sum(given is not None for given in (self.image, self.input, self.examples)) != 1:
+            raise UserError(
+                "give one photo with --image and --question, or many with --input and --output, or --examples"
+            )
         if self.question is not None and not self.question.strip():
             raise UserError("--question is blank")
         if self.image is not None and self.question is None:
             raise UserError("--image needs --question")
         if self.input is not None and self.output is None:
             raise UserError("--input needs --output, the CSV to write")
-        if self.input is not None and (self.attention_map or self.json):
+        if self.image is None and (self.attention_map or self.json):
             raise UserError("--attention-map and --json are for one photo: use --image and --question")
+        if self.examples is None:
+            if (self.split, self.per_type) != ("validation", 4):
+                raise UserError("--split and --per-type say which --examples to show: add --examples FILE.png")
+            return
+        if not self.examples.lower().endswith((".png", ".svg")):
+            raise UserError(f"--examples {self.examples}: name it .png or .svg")
+        for name in ("question", "output", "checkpoint", "columns"):
+            if getattr(self, name):
+                raise UserError(f"--{name} and --examples: these show the questions the run was scored on, as it was")
 
 
 @options

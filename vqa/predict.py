@@ -27,10 +27,11 @@ from common.training import checkpoint_directory
 from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions
-from vqa.processor import VqaProcessor
+from vqa.processor import Photo, View, VqaProcessor
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_BATCH = 32  # photos in memory at a time
+_BATCH = 32  # photos encoded together
+_QUESTIONS = 256  # questions answered together: attention costs memory for each
 _PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
@@ -83,10 +84,19 @@ class Answerer:
 
     @torch.inference_mode()
     def __call__(
-        self, images: Sequence[str | Path | Image.Image], questions: Sequence[str], *, return_attention: bool = False
+        self,
+        images: Sequence[Photo],
+        questions: Sequence[str],
+        *,
+        image_index: Sequence[int] | None = None,
+        return_attention: bool = False,
     ) -> tuple[torch.Tensor, VqaOutput]:
-        """N photos and the question about each → probabilities `(N, answers)`, and the model's output."""
-        inputs = self.processor(images, questions)
+        """N photos and B questions about them → probabilities `(B, answers)`, and the model's output.
+
+        `image_index` (B,) says which photo each question is about, so that a photo is decoded and encoded once for all
+        of its own; default: question i is about photo i.
+        """
+        inputs = self.processor(images, questions, image_index)
         inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         output = self.model(**inputs, return_attention=return_attention)
         return output.logits.float().softmax(dim=-1).cpu(), output
@@ -108,7 +118,12 @@ def _download(name: str) -> str:
 
 
 def predict(options: PredictVqaOptions) -> None:
-    """`scripts/predict_vqa.py`: one photo, or a table or folder of them."""
+    """`scripts/predict_vqa.py`: one photo, a table or folder of them, or a sheet of what the run was scored on."""
+    if options.examples is not None:
+        from vqa.examples import write_examples
+
+        write_examples(options)
+        return
     refuse_existing(options.output, overwrite=options.overwrite)
     refuse_existing(options.attention_map, overwrite=options.overwrite, option="--attention-map")
     disable_progress_bar()
@@ -174,20 +189,23 @@ def _draw(
 
 
 def _predict_many(answerer: Answerer, options: PredictVqaOptions) -> None:
-    rows, skipped = _asked(options, needs_photo=answerer.model.config.inputs != "question")
-    found: list[dict[str, Any]] = []
-    for start in tqdm(range(0, len(rows), _BATCH), unit="batch", disable=None):
-        part = rows[start : start + _BATCH]
-        probabilities, _ = answerer([row["path"] for row in part], [row["question"] for row in part])
-        for row, chances in zip(part, probabilities, strict=True):
-            best = answerer.best(chances, 1)[0]
-            found.append({"image": row["image"], "question": row["question"], **best})
+    rows = _asked(options, needs_photo=answerer.model.config.inputs != "question")
+    answered = _answer(answerer, rows, options)
+    # As they were asked, whatever photos they share.
+    found = [
+        {"image": row["image"], "question": row["question"], **answered[place]}
+        for place, row in enumerate(rows)
+        if place in answered
+    ]
+    if not found:
+        raise UserError(f"--input {options.input}: not one photo could be read")
     write_csv(Path(options.output), found)
+    skipped = len(rows) - len(found)
     print(f"{len(found)} answers in {options.output}" + (f"; {skipped} bad photos skipped" if skipped else ""))
 
 
-def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> tuple[list[dict[str, str]], int]:
-    """The questions to answer, each with the photo as written and its file, and how many were skipped as bad."""
+def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> list[dict[str, Any]]:
+    """The questions to answer, each with the photo as written and its file."""
     source = Path(options.input)
     if source.is_dir():
         if options.question is None:
@@ -195,26 +213,57 @@ def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> tuple[list[dict[
         files = sorted(path for path in source.iterdir() if path.suffix.lower() in _PHOTOS)
         if not files:
             raise UserError(f"--input {source}: no photos in this folder ({', '.join(sorted(_PHOTOS))})")
-        rows = [{"image": path.name, "path": str(path), "question": options.question} for path in files]
-    else:
-        columns = dict(pair.split("=") for pair in options.columns)
-        rows = read_questions(
-            source, images=options.images, columns=columns, question=options.question, need_images=needs_photo
-        )
-    if not needs_photo:
-        return rows, 0
-    good: dict[str, bool] = {}
-    for row in rows:
-        if row["path"] not in good:
-            try:
-                read_image(row["path"])
-                good[row["path"]] = True
-            except UserError as error:
-                if options.on_bad_image == "fail":
-                    place = f"row {row['row']}: " if "row" in row else ""
-                    raise UserError(f"{source}: {place}{error}; --on-bad-image skip leaves such photos out") from None
-                good[row["path"]] = False
-    kept = [row for row in rows if good[row["path"]]]
-    if not kept:
-        raise UserError(f"--input {source}: not one photo could be read")
-    return kept, len(rows) - len(kept)
+        return [{"image": path.name, "path": str(path), "question": options.question} for path in files]
+    columns = dict(pair.split("=") for pair in options.columns)
+    return read_questions(
+        source, images=options.images, columns=columns, question=options.question, need_images=needs_photo
+    )
+
+
+def _answer(
+    answerer: Answerer, rows: Sequence[dict[str, Any]], options: PredictVqaOptions
+) -> dict[int, dict[str, Any]]:
+    """The best answer to each row, by its place; rows with a bad photo, if they are to be skipped, have none.
+
+    Each photo is decoded once, for all its questions, and few are held at a time. Raises `UserError` for a bad photo.
+    """
+    together: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        together.setdefault(row["path"], []).append(place)
+    sees = answerer.model.config.inputs != "question"
+    if sees and options.on_bad_image == "fail":  # what is plainly not there is told before an hour of answering
+        for path, places in together.items():
+            if not Path(path).is_file():
+                _view(answerer, rows[places[0]], options)
+    found: dict[int, dict[str, Any]] = {}
+    paths = list(together)
+    for start in tqdm(range(0, len(paths), _BATCH), unit="batch", disable=None):
+        views: dict[str, View | None] = {}
+        for path in paths[start : start + _BATCH]:
+            view = _view(answerer, rows[together[path][0]], options) if sees else None
+            if view is not None or not sees:
+                views[path] = view
+        places = [place for path in views for place in together[path]]
+        for first in range(0, len(places), _QUESTIONS):
+            part = places[first : first + _QUESTIONS]
+            photos = list(dict.fromkeys(rows[place]["path"] for place in part))
+            number = {path: index for index, path in enumerate(photos)}
+            probabilities, _ = answerer(
+                [views[path] for path in photos] if sees else [],
+                [rows[place]["question"] for place in part],
+                image_index=[number[rows[place]["path"]] for place in part] if sees else None,
+            )
+            for place, chances in zip(part, probabilities, strict=True):
+                found[place] = answerer.best(chances, 1)[0]
+    return found
+
+
+def _view(answerer: Answerer, row: dict[str, Any], options: PredictVqaOptions) -> View | None:
+    """What the model sees of a row's photo; None for a bad one that is to be skipped."""
+    try:
+        return answerer.processor.view(row["path"])
+    except UserError as error:
+        if options.on_bad_image == "skip":
+            return None
+        place = f"row {row['row']}: " if "row" in row else ""
+        raise UserError(f"{options.input}: {place}{error}; --on-bad-image skip leaves such photos out") from None

@@ -14,11 +14,17 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from common.images import Preprocessing, read_image, to_tensor
+from common.images import Box, Preprocessing, read_image, to_tensor
 from vqa.answers import AnswerVocabulary
 from vqa.text import QuestionProcessor
 
 _FILE = "preprocessing.json"
+
+View = tuple[torch.Tensor, Box]
+"""What the model sees of a photo: `(3, S, S)` uint8, and the part of it that shows photo (see `to_tensor`)."""
+
+Photo = str | Path | Image.Image | View
+"""A photo by its path, as a picture, or as `VqaProcessor.view` made it ready before."""
 
 
 class VqaProcessor:
@@ -29,15 +35,30 @@ class VqaProcessor:
     ) -> None:
         self.questions, self.answers, self.preprocessing = questions, answers, preprocessing
 
-    def __call__(self, images: Sequence[str | Path | Image.Image], questions: Sequence[str]) -> dict[str, Any]:
-        """N photos and the question about each → keyword tensors for `VqaModel`. Raises `UserError` for a bad photo."""
+    def __call__(
+        self, images: Sequence[Photo], questions: Sequence[str], image_index: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """N photos and B questions about them → keyword tensors for `VqaModel`.
+
+        `image_index` (B,) says which photo each question is about; default: question i is about photo i. A model that
+        sees no photo needs none. Raises `UserError` for a bad photo, `ValueError` for a question without a photo.
+        """
         inputs: dict[str, Any] = dict(self.questions(list(questions)))
-        if self.preprocessing is not None:
-            photos = [image if isinstance(image, Image.Image) else read_image(image) for image in images]
-            views = [to_tensor(photo, self.preprocessing) for photo in photos]
-            inputs["pixels"] = torch.stack([pixels for pixels, _ in views])  # (N, 3, S, S) uint8
-            inputs["valid"] = torch.tensor([valid for _, valid in views])  # (N, 4)
+        if self.preprocessing is None:
+            return inputs
+        which = range(len(images)) if image_index is None else image_index
+        if len(which) != len(questions) or not all(0 <= photo < len(images) for photo in which):
+            raise ValueError(f"{len(questions)} questions about {len(images)} photos: which is about which?")
+        views = [image if isinstance(image, tuple) else self.view(image) for image in images]
+        inputs["pixels"] = torch.stack([pixels for pixels, _ in views])  # (N, 3, S, S) uint8
+        inputs["valid"] = torch.tensor([valid for _, valid in views])  # (N, 4)
+        inputs["image_index"] = torch.tensor(list(which))  # (B,)
         return inputs
+
+    def view(self, image: str | Path | Image.Image) -> View:
+        """A photo made ready once, to be asked about as often as one likes. Raises `UserError` for a bad one."""
+        photo = image if isinstance(image, Image.Image) else read_image(image)
+        return to_tensor(photo, self.preprocessing)
 
     def save_pretrained(self, directory: str | Path) -> None:
         self.questions.save_pretrained(directory)

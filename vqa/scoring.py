@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from common.config import build
+from common.encoders import Encoder
 from common.errors import UserError
 from common.features import FeatureStore, cached_features
 from common.images import Preprocessing
@@ -29,12 +30,12 @@ from common.runs import (
 )
 from common.tables import split_table
 from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
 from vqa.model import VqaModel
 from vqa.options import EvaluateOptions, TrainVqaOptions
 from vqa.predict import Answerer
-from vqa.processor import VqaProcessor
 from vqa.text import normalise
 
 
@@ -58,6 +59,12 @@ def load_source(options: TrainVqaOptions, cache: Path) -> VqaData:
         cache_directory=cache,
         limit=options.limit,
     )
+
+
+def keeps_features(encoder: Encoder, options: TrainVqaOptions) -> bool:
+    """Whether the frozen stages' features are cached: not if there are none, or each epoch makes its own views."""
+    fresh_views = bool(options.augment) and options.views == 1
+    return encoder.frozen_part != "none" and not fresh_views
 
 
 def photo_features(
@@ -145,36 +152,36 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
         )
         notes += [leak] if leak else []
     store = None
-    if model.config.inputs != "question" and trained.train_encoder == "none":
+    if model.config.inputs != "question" and keeps_features(model.encoder, trained):
         store = photo_features(model, {"scored": rows}, processor.preprocessing, cache, trained, accelerator)
     batches = QuestionBatches(rows, processor, store=store)
     scores = score(model, batches, trained, accelerator)
-    metrics = {key: report_scores(scores, rows, processor)}
+    metrics = {key: report_scores(scores, rows, processor.answers)}
     if accelerator.is_main_process:
         if options.predictions:
-            write_csv(Path(options.predictions), predictions(scores, rows, processor))
+            write_csv(Path(options.predictions), predictions(scores, rows, processor.answers))
         if options.output:
             write_json(Path(options.output), metrics)
         print("\n".join([split_table(metrics), "", f"scored: {directory}", *notes]), flush=True)
     return metrics
 
 
-def report_scores(scores: Scores, rows: datasets.Dataset, processor: VqaProcessor) -> dict[str, Any]:
+def report_scores(scores: Scores, rows: datasets.Dataset, answers: AnswerVocabulary) -> dict[str, Any]:
     """The figures of one split; with several reference answers per question, VQA v2's soft accuracy too."""
     report = classification_report(**vars(scores), types=rows["type"][:])
     references = [[normalise(answer) for answer in given] for given in rows["answers"][:]]
     if any(len(given) > 1 for given in references):
-        said = [processor.answers.decode(answer) for answer in scores.predicted]
+        said = [answers.decode(answer) for answer in scores.predicted]
         report |= SoftAccuracy().compute(predictions=said, references=["\n".join(given) for given in references])
     return report
 
 
-def predictions(scores: Scores, rows: datasets.Dataset, processor: VqaProcessor) -> list[dict[str, Any]]:
+def predictions(scores: Scores, rows: datasets.Dataset, answers: AnswerVocabulary) -> list[dict[str, Any]]:
     """Per-sample predictions: id, group, type, gold, predicted, probability, and the photo's file and the question."""
     columns = {name: rows[name][:] for name in ("id", "group", "type", "question")}
     columns |= {"gold": [normalise(answer) for answer in rows["answer"][:]]}
     columns |= {"image": [Path(path).name for path in rows["image"][:]]}
-    return prediction_rows(scores, processor.answers.to_list(), columns)
+    return prediction_rows(scores, answers.to_list(), columns)
 
 
 def trained_on(rows: datasets.Dataset) -> dict[str, list[str]]:

@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from common.errors import UserError, reason
+from common.symmetry import Symmetry
 
 WORDS = ("pyvi", "syllable")  # segmentations with a vocabulary of our own; any other names a Hugging Face tokenizer
 PAD, UNKNOWN = "<pad>", "<unk>"
@@ -54,6 +55,12 @@ _END = re.compile(r"[\s?!.]+$")
 _APART = re.compile(r"""["()\[\]{}<>;!?]|(?<!\d)[,:]|[,:](?!\d)|(?<!\w)'|'(?!\w)|\.+(?![\w.])""")
 
 
+# Alone, phải also asks "is it …", trái is fruit, and trên is on.
+_SIDE = re.compile(r"\bgóc (trên|dưới) bên (trái|phải)\b|\b(bên|phía) (trái|phải|trên|dưới)\b")
+_DIRECTIONS = {"trái": (-1, 0), "phải": (1, 0), "trên": (0, -1), "dưới": (0, 1)}
+_SIDES = {direction: word for word, direction in _DIRECTIONS.items()}
+
+
 def normalise(text: str) -> str:
     """One spelling for everything that a reader takes for the same question or answer.
 
@@ -68,6 +75,27 @@ def normalise(text: str) -> str:
     text = text.translate(_PLAIN).replace("''", '"')  # ViVQA quotes as `` ''
     text = _APART.sub(r" \g<0> ", _END.sub("", text))
     return " ".join(text.split())
+
+
+def speaks_of_sides(text: str) -> bool:
+    """Whether a text says that something is left, right, above or below, so that turning its photo changes it."""
+    return _SIDE.search(normalise(text)) is not None
+
+
+def turned(text: str, way: Symmetry) -> str:
+    """What a text says of its photo seen another way round: "bên trái" of a mirrored photo is "bên phải"."""
+    if way == Symmetry() or not speaks_of_sides(text):
+        return text
+
+    def other(found: re.Match[str]) -> str:
+        if found[1]:  # a corner
+            x, y = way.direction(_DIRECTIONS[found[2]][0], _DIRECTIONS[found[1]][1])
+            return f"góc {_SIDES[0, y]} bên {_SIDES[x, 0]}"
+        before, after = _DIRECTIONS[found[4]], way.direction(*_DIRECTIONS[found[4]])
+        usual = "bên" if after[0] else "phía"
+        return f"{found[3] if bool(before[0]) == bool(after[0]) else usual} {_SIDES[after]}"
+
+    return _SIDE.sub(other, normalise(text))
 
 
 def segment(text: str, *, segmentation: str = "pyvi") -> str:

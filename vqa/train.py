@@ -4,7 +4,6 @@ Belongs here: the order of things, each of which is done elsewhere. This file is
 data → text → encoder and features → model → fit → evaluate → report.
 """
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,9 @@ from vqa.model import VqaConfig, VqaModel
 from vqa.options import TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
-from vqa.scoring import load_source, photo_features, predictions, report_scores, score, trained_on
-from vqa.text import QuestionProcessor, normalise
+from vqa.scoring import keeps_features, load_source, photo_features, predictions, report_scores, score, trained_on
+from vqa.text import QuestionProcessor
 
-_SIDES = re.compile("bên (trái|phải)")  # alone, phải asks "is it …", and trái is fruit
 _MAY_CHANGE = {
     "config",
     "output",
@@ -79,7 +77,8 @@ def train(options: TrainVqaOptions) -> Path:
     parts = prepare(options, accelerator)
     if options.resume:
         _go_on(run, parts)
-    on_main(accelerator, lambda: open_run(run, options, task="vqa", command=typed_command()))
+    size = count_parameters(parts.model)
+    on_main(accelerator, lambda: open_run(run, options, task="vqa", command=typed_command(), parameters=size))
     if accelerator.is_main_process:
         write_json(run / "trained-on.json", trained_on(parts.data.splits["train"]))
         print(_start_block(options, parts, accelerator, run), flush=True)
@@ -110,19 +109,23 @@ def train(options: TrainVqaOptions) -> Path:
     for split in ("validation", "test") if options.test else ("validation",):
         batches = parts.batches[split]
         scores = score(parts.model, batches, options, accelerator)
-        metrics[split] = report_scores(scores, batches.rows, parts.processor)
+        metrics[split] = report_scores(scores, batches.rows, parts.processor.answers)
         if accelerator.is_main_process:
-            write_csv(run / f"predictions-{split}.csv", predictions(scores, batches.rows, parts.processor))
+            from vqa.examples import draw_confusions  # draws, with matplotlib, which is slow to load
+
+            said = predictions(scores, batches.rows, parts.processor.answers)
+            write_csv(run / f"predictions-{split}.csv", said)
+            draw_confusions(said, run / f"confusion-{split}.png", title=f"{run.name}: {split}")
     if accelerator.is_main_process:
         from common.plots import draw_curves
 
-        write_json(run / "metrics.json", metrics)
         draw_curves(progress.history, run / "curves.png")
         notes = [f"scored: checkpoints/{options.score}, trained for {progress.epoch} epochs", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
         title = f"VQA run {run.name}"
         table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics)
+        write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
         print(f"\n{table}\n\n{notes[0]}; everything is in {run}\n{_next_commands(run, parts.data)}", flush=True)
     accelerator.end_training()
     return run
@@ -133,7 +136,6 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     cache = cache_directory(options.cache)
     data = main_first(accelerator, lambda: load_source(options, cache))
     rows = data.splits["train"]
-    _leave_out_flip(options, data)
     questions = QuestionProcessor.build(
         rows["question"][:],
         segmentation=options.segmentation,
@@ -167,7 +169,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
     store = None
-    if encoder is not None and options.train_encoder == "none":
+    if encoder is not None and keeps_features(encoder, options):
         store = photo_features(model, data.splits, preprocessing, cache, options, accelerator)
     batches = {
         name: QuestionBatches(rows, processor, store=store, views=options.views, augmentation=options.augment)
@@ -209,18 +211,6 @@ def _resolve_paths(options: TrainVqaOptions) -> None:
         value = getattr(options, name)
         if value is not None and Path(value).expanduser().exists():
             setattr(options, name, str(Path(value).expanduser().resolve()))
-
-
-def _leave_out_flip(options: TrainVqaOptions, data: VqaData) -> None:
-    """A mirrored photo makes "bên trái" wrong: flip is left out, and said so, where training rows speak of sides."""
-    rows = data.splits["train"]
-    texts = set(zip(rows["question"][:], rows["answer"][:], strict=True))
-    sides = {text for text in texts if _SIDES.search(normalise(" ".join(text)))}
-    sided = sum(text in sides for text in zip(rows["question"][:], rows["answer"][:], strict=True))
-    if "flip" in options.augment and sided:
-        options.augment = tuple(name for name in options.augment if name != "flip")
-        options.views = options.views if options.augment else 1
-        data.notes.append(f"augment: flip left out, {sided:,} training rows speak of left or right")
 
 
 def _run_name(options: TrainVqaOptions) -> str:

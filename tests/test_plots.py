@@ -1,0 +1,156 @@
+"""Confusion matrices counted by hand, and pictures: no label over another, none cut off, no letter missing."""
+
+import warnings
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+from common import plots
+from common.confusion import confusions
+from common.errors import UserError
+from common.plots import Shown, ShownRow, draw_answers, draw_confusion, draw_curves
+
+
+def row(gold: str, predicted: str, type: str = "màu") -> dict:
+    return {"type": type, "gold": gold, "predicted": predicted}
+
+
+@pytest.fixture
+def figure(monkeypatch):
+    """The figure that is drawn, kept open to be looked at."""
+    kept = []
+    monkeypatch.setattr(plots.plt, "close", kept.append)
+    yield kept
+    monkeypatch.undo()
+    plt.close("all")
+
+
+def assert_tidy(figure) -> None:
+    """Every text lies inside of the picture, and no two on each other."""
+    figure.draw_without_rendering()  # at this resolution, which need not be the saved one
+    renderer = figure.canvas.get_renderer()
+    boxes = [
+        (text.get_text(), text.get_window_extent(renderer))
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip()
+    ]
+    assert boxes
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+    for (one, first), (other, second) in combinations(boxes, 2):
+        wide = min(first.x1, second.x1) - max(first.x0, second.x0)
+        high = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert wide < 1 or high < 1, (one, other)
+
+
+def test_counts():
+    rows = [row("đỏ", "đỏ")] * 3 + [row("đỏ", "xanh")] + [row("xanh", "xanh")] * 2 + [row("xanh", "mèo")]
+    rows += [row("có", "không", "đúng sai"), row("không", "không", "đúng sai")]
+    second, first = confusions(rows)
+    assert (first.name, second.name) == ("đúng sai", "màu")
+    assert second.gold == ["đỏ", "xanh"] and second.predicted == ["đỏ", "xanh", "outside (1)"]
+    np.testing.assert_array_equal(second.counts, [[3, 1, 0], [0, 2, 1]])
+    assert (second.n, second.own) == (7, 2) and second.accuracy == pytest.approx(5 / 7)
+    np.testing.assert_array_equal(first.counts, [[0, 1], [0, 1]])
+
+
+def test_the_rare_are_pooled_and_pooling_makes_nothing_right():
+    rows = [row("a", "a")] * 3 + [row("b", "a")] * 2 + [row("c", "d"), row("d", "c"), row("e", "z"), row("a", "y")]
+    (found,) = confusions(rows, most=2, rest="khác", outside="ngoài loại")
+    assert found.gold == ["a", "b", "khác (3)"] and found.predicted == [*found.gold, "ngoài loại (2)"]
+    np.testing.assert_array_equal(found.counts, [[3, 0, 0, 1], [2, 0, 0, 0], [0, 0, 2, 1]])
+    assert found.own == 2 and found.accuracy == pytest.approx(3 / 9)
+
+
+def test_an_answer_spelled_as_a_pool_stays_itself():
+    (found,) = confusions([row("other (1)", "other (1)")] * 2 + [row("a", "outside (1)")], most=1)
+    assert found.gold == ["other (1)", "other (1)"]
+    np.testing.assert_array_equal(found.counts, [[2, 0, 0], [0, 0, 1]])
+
+
+def test_only_the_largest_groups():
+    rows = [row("a", "a", f"t{number:02}") for number in range(20) for _ in range(number + 1)]
+    assert [found.name for found in confusions(rows, most_groups=3)] == ["t17", "t18", "t19"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_matrices_of_any_size_are_tidy(tmp_path, figure, suffix):
+    chance = np.random.default_rng(0)
+    rows = []
+    for name, answers in (("có/không", 2), ("màu sắc", 9), ("món", 40), ("số", 1)):
+        words = [f"bánh tráng nướng {number}" if answers > 9 else f"{number} Ữ$" for number in range(answers)]
+        rows += [row(*chance.choice(words, 2), name) for _ in range(400)]
+    rows += [row("một câu trả lời rất dài, dài hơn mọi câu trả lời khác ở đây", "x", "dài" * 30)]
+    path = tmp_path / f"ma trận{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a letter that the font lacks
+        draw_confusion(confusions(rows), path, title="lượt chạy: validation")
+    assert path.stat().st_size > 10_000 and [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert_tidy(figure[0])
+    texts = [text.get_text() for text in figure[0].findobj(Text)]
+    assert "other (10)" in texts and "outside (1)" in texts
+    counted = sum(int(text) for text in texts if text.isdigit())
+    assert counted == 400 * 3 + 1  # 40 answers are too many to write their counts
+
+
+def shown(**changes) -> Shown:
+    usual = {
+        "photo": Image.new("RGB", (40, 30), "white"),
+        "size": (400, 300),
+        "weights": None,
+        "box": (0, 0, 400, 300),
+        "caption": "hình ở góc trên bên trái màu gì",
+        "gold": "xanh dương",
+        "predicted": "đỏ",
+        "probability": 0.25,
+    }
+    return Shown(**usual | changes)
+
+
+def test_a_sheet_is_tidy_and_says_what_is_right(tmp_path, figure):
+    long = "có phải " * 40
+    rows = [
+        ShownRow(heading="màu: right", right=True, answers=[shown(predicted="xanh dương")]),
+        ShownRow(heading="màu: wrong", right=False, answers=[shown(caption=long, gold=long, predicted=long)] * 3),
+        ShownRow(heading="số: right", right=True, answers=[]),
+        ShownRow(heading="số: wrong", right=False, answers=[shown(caption="giá $5 hay $6"), shown(size=(30, 900))]),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_answers(rows, tmp_path / "sheet.png", title="một lượt chạy, validation")
+    assert_tidy(figure[0])
+    texts = {text.get_text(): text.get_color() for text in figure[0].findobj(Text)}
+    assert texts["✓ xanh dương (25%)"] == texts["✓ số: right"] == plots.RIGHT
+    assert texts["✗ đỏ (25%)"] == plots.WRONG != plots.RIGHT
+    assert "giá $5 hay $6" in texts and any(text.endswith("… (25%)") for text in texts)
+
+
+def test_what_was_looked_at_is_bright_and_the_rest_dark(tmp_path):
+    weights = np.array([[0.7, 0.1], [0.1, 0.1]])
+    answer = shown(photo=Image.new("RGB", (80, 40), "white"), size=(80, 40), weights=weights, box=(20, 0, 60, 40))
+    draw_answers([ShownRow(heading="x", right=True, answers=[answer])], tmp_path / "one.png", title="x")
+    with Image.open(tmp_path / "one.png") as picture:
+        pixels = np.asarray(picture.convert("L"), dtype=float)
+    photo = pixels[(pixels < 240).mean(axis=1) > 0.3]  # the rows of pixels that the photo and its frame take
+    left, right = 24, 24 + 300  # inches 0.2 to 2.7 at 120 dpi
+    upper, lower = photo[len(photo) // 5], photo[-len(photo) // 5]
+    quarter = (right - left) // 4
+    outside, bright, dim = upper[left + 20], upper[left + quarter + 20], upper[right - quarter - 20]
+    assert bright > 200 and outside < 80 and dim < 120 and lower[left + quarter + 20] < 120
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
+    history = [
+        {"epoch": 1, "learning_rate": 0.1}
+        | {f"{split}_{name}": 0.5 for split in ("train", "validation") for name in ("loss", "accuracy")}
+    ]
+    for name in ("curves.xyz", "curves", "nowhere/curves.png"):
+        with pytest.raises(UserError, match="the picture cannot be written"):
+            draw_curves(history, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    draw_curves(history, tmp_path / "curves.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
