@@ -29,7 +29,10 @@ class BatchSource(Protocol):
         """How many items (photos, clips) there are."""
 
     def __getitems__(self, keys: Sequence[Key]) -> dict[str, Any]:
-        """A batch: `inputs` (keyword tensors of the model), `labels (B,)` (−1: no such class), `index (B,)` samples."""
+        """A batch: `inputs` (keyword tensors of the model), `labels (B,)` (−1: no such class), `index (B,)` samples.
+
+        `columns (K,)`, which only scoring several draws reads: where each class's logit stands in this draw.
+        """
 
 
 def plan_epoch(items: int, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
@@ -84,12 +87,15 @@ def steps_per_epoch(items: int, batch_size: int) -> int:
 
 
 def evaluation_batches(
-    source: BatchSource, *, batch_size: int, rank: int, world: int, workers: int
-) -> Iterator[dict[str, Any]]:
-    """This process's share of all items, plain views, in order: no item twice, none left out."""
+    source: BatchSource, *, batch_size: int, rank: int, world: int, workers: int, draws: int = 1
+) -> Iterator[list[dict[str, Any]]]:
+    """This process's share of all items in order, no item twice and none left out; of each batch its first `draws`."""
     mine = range(rank, len(source), world)
-    parts = [[(item, 0) for item in mine[start : start + batch_size]] for start in range(0, len(mine), batch_size)]
-    yield from _loader(source, parts, workers)
+    starts = range(0, len(mine), batch_size)
+    parts = [[(item, draw) for item in mine[start : start + batch_size]] for start in starts for draw in range(draws)]
+    loader = iter(_loader(source, parts, workers))
+    for _ in starts:
+        yield [next(loader) for _ in range(draws)]
 
 
 def _loader(source: BatchSource, parts: list[list[Key]], workers: int) -> DataLoader:

@@ -121,14 +121,14 @@ def cached_features(
     precision: str = "fp16",
     views: int = 1,
     augmentation: Sequence[str] = (),
-    plain_only: Sequence[bool] | None = None,
     batch_size: int = 32,
     workers: int = 2,
 ) -> FeatureStore:
     """The features of these images, computing those that the cache lacks: shared over processes, with a progress bar.
 
-    `hashes` are of the images' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Images with
-    `plain_only` (scored, never trained on) get view 0 alone. Raises `UserError` for an image that cannot be read.
+    `hashes` are of the images' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Of what an
+    encoder trains in part, these are the features that `Encoder.finish` takes. Raises `UserError` for an image that
+    cannot be read.
     """
     about = {
         "encoder": encoder.name,
@@ -143,10 +143,9 @@ def cached_features(
     directory.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         (directory / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    plain = plain_only if plain_only is not None else [False] * len(paths)
     wanted: dict[Row, str] = {}
-    for path, digest, only in zip(paths, hashes, plain, strict=True):
-        for view in range(1 if only else views):
+    for path, digest in zip(paths, hashes, strict=True):
+        for view in range(views):
             wanted.setdefault((digest, view), path)
     store = FeatureStore(directory)
     missing = [(row, path) for row, path in wanted.items() if row not in store]

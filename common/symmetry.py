@@ -8,6 +8,7 @@ features and the question asked about it must agree.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from PIL import Image
 
 _TURNED = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)  # clockwise
@@ -24,6 +25,15 @@ class Symmetry(NamedTuple):
         if self.mirrored:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return photo.transpose(_TURNED[self.turns]) if self.turns else photo
+
+    def squares(self, pixels: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squares `(N, 3, S, S)` this way round, and with them `boxes (N, 4)`, x0, y0, x1, y1 in 0–1 of the square."""
+        x0, y0, x1, y1 = boxes.unbind(-1)
+        if self.mirrored:
+            pixels, x0, x1 = pixels.flip(-1), 1 - x1, 1 - x0
+        for _ in range(self.turns):
+            x0, y0, x1, y1 = 1 - y1, x0, 1 - y0, x1
+        return pixels.rot90(-self.turns, (-2, -1)), torch.stack([x0, y0, x1, y1], dim=-1)
 
     def direction(self, x: int, y: int) -> tuple[int, int]:
         """Where what lay in direction `(x, y)` from the middle, y downwards, lies then."""

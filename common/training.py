@@ -246,10 +246,11 @@ def train_one_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, source: BatchSource, *, batch_size: int, workers: int, accelerator: Accelerator
+    model: nn.Module, source: BatchSource, *, batch_size: int, workers: int, accelerator: Accelerator, draws: int = 1
 ) -> Scores:
     """Score every sample of `source` exactly once, over all processes; the same `Scores` on each of them.
 
+    With several `draws` (views of the same samples), a sample's probabilities are their geometric mean.
     `model` is the bare module, not its distributed wrapper, which would wait for processes with fewer batches.
     """
     model.eval()
@@ -259,15 +260,20 @@ def evaluate(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         workers=workers,
+        draws=draws,
     )
     found: list[np.ndarray] = []
-    for batch in batches:
-        batch = send_to_device(batch, accelerator.device, non_blocking=True)
-        with accelerator.autocast():
-            logits = model(**batch["inputs"]).logits
-        found.append(
-            _score(logits.float().cpu(), batch["labels"].cpu(), batch["index"].cpu())
-        )  # not every GPU has fp64
+    for views in batches:
+        log_p = []
+        for view in views:
+            view = send_to_device(view, accelerator.device, non_blocking=True)
+            with accelerator.autocast():
+                logits = model(**view["inputs"]).logits.float()
+            if draws > 1:
+                logits = logits.log_softmax(dim=-1)[:, view["columns"]]
+            log_p.append(logits.cpu())  # not every GPU has fp64
+        mean = torch.stack(log_p).mean(dim=0) if draws > 1 else log_p[0]
+        found.append(_score(mean, views[0]["labels"], views[0]["index"]))
     columns = np.concatenate(found, axis=1) if found else np.zeros((6, 0))
     columns = np.concatenate(gather_object([columns]), axis=1)
     columns = columns[:, np.argsort(columns[0], kind="stable")]

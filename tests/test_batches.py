@@ -68,3 +68,13 @@ def test_texts_are_kept_once_where_nothing_speaks_of_sides():
     source, _ = batches(answers=["mèo"] * 3, views=4, augmentation=("flip", "turn"))
     assert len(source.labels) == 8  # a question does
     assert len(batches(views=4, augmentation=("crop",))[0].labels) == 1
+
+
+def test_what_is_averaged_when_scoring_is_read_back():
+    source, processor = batches(views=8, augmentation=("flip", "turn"))
+    answers = processor.answers.to_list()
+    for draw in range(8):
+        batch = source.__getitems__([(0, draw)])
+        said_there = torch.eye(len(answers))[batch["labels"]]  # a model that is right about the photo as it is shown
+        read = said_there[:, batch["columns"]].argmax(-1)
+        assert [answers[int(index)] for index in read] == ANSWERS

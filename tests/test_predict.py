@@ -16,11 +16,13 @@ from PIL import Image
 from common.config import parse
 from common.errors import UserError
 from common.images import read_image
+from common.symmetry import Symmetry
 from vqa.model import VqaModel
 from vqa.options import EvaluateOptions, PredictVqaOptions, TrainVqaOptions
 from vqa.predict import Answerer, find_checkpoint, predict
 from vqa.scoring import evaluate_run
 from vqa.shapes import write_shapes
+from vqa.text import turned
 from vqa.train import train
 
 QUESTION = "hình ở góc trên bên trái màu gì"
@@ -66,6 +68,22 @@ def test_probabilities(checkpoint, photo):
     assert [row["probability"] for row in best] == sorted((row["probability"] for row in best), reverse=True)
     assert best[0]["answer"] == answerer.processor.answers.decode(int(probabilities[0].argmax()))
     assert len(answerer.best(probabilities[0], 10_000)) == len(answerer.processor.answers)
+
+
+def test_an_answer_is_the_mean_over_the_ways_round(checkpoint, photo):
+    answerer = Answerer.from_pretrained(checkpoint)
+    with Image.open(photo) as image:
+        plain, _ = answerer([image.convert("RGB")], [QUESTION])
+        mirror = image.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    other, _ = answerer([mirror], [QUESTION.replace("trái", "phải")])
+    answers = answerer.processor.answers.to_list()
+    back = [answers.index(turned(answer, Symmetry(mirrored=True))) for answer in answers]
+    assert back != list(range(len(answers)))  # "bên trái" is among them
+    answerer.model.config.test_augment = ["flip"]
+    mean, _ = answerer([photo], [QUESTION])
+    expected = (plain.log() + other[:, back].log()).div(2).softmax(dim=-1)
+    torch.testing.assert_close(mean, expected, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(mean, plain, atol=1e-4)
 
 
 def test_attention_weights_are_shares(checkpoint, photo):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.symmetry import Symmetry, symmetries
@@ -26,6 +27,19 @@ def test_direction_is_where_the_pixel_goes(way):
         pixels[1 + y, 1 + x] = 255
         row, column = np.argwhere(np.asarray(way.image(Image.fromarray(pixels))) == 255)[0]
         assert way.direction(x, y) == (column - 1, row - 1)
+
+
+@pytest.mark.parametrize("way", symmetries(("flip", "turn")), ids=str)
+def test_a_square_and_its_boxes_go_the_same_way(way):
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    pixels[0:1, 2:4] = 255  # the right half of the upper edge
+    expected = np.asarray(way.image(Image.fromarray(pixels)))
+    turned_pixels, boxes = way.squares(
+        torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.tensor([[0.5, 0, 1, 0.25]])
+    )
+    assert (turned_pixels[0].permute(1, 2, 0).numpy() == expected).all()
+    x0, y0, x1, y1 = (int(4 * side) for side in boxes[0])
+    assert (expected[y0:y1, x0:x1] == 255).all() and (y1 - y0) * (x1 - x0) == 2
 
 
 @pytest.mark.parametrize(

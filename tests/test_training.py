@@ -94,7 +94,7 @@ def test_evaluation_has_every_sample_once(world):
     rows = [
         int(row)
         for rank in range(world)
-        for batch in evaluation_batches(source, batch_size=3, rank=rank, world=world, workers=0)
+        for (batch,) in evaluation_batches(source, batch_size=3, rank=rank, world=world, workers=0)
         for row in batch["index"]
     ]
     assert sorted(rows) == list(range(source.samples))
@@ -115,6 +115,28 @@ def test_learns_and_leaves_history_and_checkpoints(tmp_path):
     assert scores.mean_loss == pytest.approx(best["validation_loss"], abs=1e-6)
     with pytest.raises(UserError, match="unknown checkpoint 'first'"):
         checkpoint_directory(tmp_path, "first")
+
+
+def test_several_draws_count_as_their_mean(tmp_path):
+    """Two views of each point: as it is, and with its sign and its classes exchanged, read through `columns`."""
+
+    class Exchanged(Points):
+        def __getitems__(self, keys):
+            batch, draw = super().__getitems__(keys), keys[0][1]
+            batch["inputs"]["points"] = batch["inputs"]["points"] * (-1 if draw else 1)
+            return batch | {"columns": torch.tensor([1, 0] if draw else [0, 1])}
+
+    model, source = train(tmp_path)[1], Exchanged(9, 2)
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    scores = evaluate(model, source, batch_size=4, workers=0, accelerator=accelerator, draws=2)
+    with torch.no_grad():
+        plain = model.eval()(source.points).logits.log_softmax(-1)
+        other = model(-source.points).logits.log_softmax(-1).flip(-1)
+    expected = ((plain + other) / 2).softmax(-1)
+    assert (scores.predicted == expected.argmax(-1).numpy()).all()
+    np.testing.assert_allclose(scores.probability, expected.amax(-1).numpy(), rtol=1e-5)
+    one = evaluate(model, source, batch_size=4, workers=0, accelerator=accelerator)
+    np.testing.assert_allclose(one.probability, plain.exp().amax(-1).numpy(), rtol=1e-5)
 
 
 def test_scores_agree_with_a_plain_forward(tmp_path):

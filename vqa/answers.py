@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from common.errors import UserError
-from vqa.text import frequent, normalise, read_json, write_json
+from common.symmetry import Symmetry
+from vqa.text import frequent, normalise, read_json, turned, write_json
 
 
 class AnswerVocabulary:
@@ -62,6 +63,10 @@ class AnswerVocabulary:
         if not 0 <= index < len(self._answers):
             raise IndexError(f"answer index {index}: must be 0 to {len(self._answers) - 1}")
         return self._answers[index]
+
+    def turned(self, way: Symmetry) -> list[int]:
+        """For each answer, the index of what it is called of the photo seen that way round (its own, if unknown)."""
+        return [self._index.get(turned(answer, way), index) for index, answer in enumerate(self._answers)]
 
     def coverage(self, answers: Iterable[str]) -> float:
         """Which part (0–1) of these answers is in the vocabulary: the highest accuracy that a model can reach."""

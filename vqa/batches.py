@@ -49,6 +49,7 @@ class QuestionBatches:
         self.lengths = rearrange(encoded["lengths"], "(ways rows) -> ways rows", ways=len(ways))
         labels = torch.tensor(processor.answers.encode([turned(text, way) for way in ways for text in answers]))
         self.labels = rearrange(labels, "(ways rows) -> ways rows", ways=len(ways))
+        self.columns = torch.tensor([processor.answers.turned(way) for way in ways])  # (ways, answers)
         self.paths, self.hashes = rows["image"][:], rows["image_hash"][:]
         together: dict[str, list[int]] = {}
         for row, key in enumerate(zip(self.hashes, rows["group"][:], strict=True)):
@@ -72,7 +73,9 @@ class QuestionBatches:
         if self.preprocessing is not None:
             inputs["image_index"] = torch.from_numpy(np.repeat(np.arange(len(groups)), sizes))
             inputs |= self._photos([(int(group[0]), view) for group, view in zip(groups, views, strict=True)])
-        return {"inputs": inputs, "labels": self.labels[ways, rows], "index": rows}
+        # The view that is scored decides how its logits are read: of a mirrored photo, "bên trái" means "bên phải".
+        columns = self.columns[views[0] % len(self.columns)]
+        return {"inputs": inputs, "labels": self.labels[ways, rows], "index": rows, "columns": columns}
 
     def _view(self, draw: int) -> int:
         """The view that a draw shows: one of those in the store, or any."""

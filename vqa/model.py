@@ -59,6 +59,7 @@ class VqaConfig(PreTrainedConfig):
         cell_dropout: float = 0.2,
         attention_dropout: float = 0.2,
         dropout: float = 0.4,
+        test_augment: Sequence[str] = (),  # flip, turn: ways round over which `Answerer` and scoring average
         **keywords: Any,
     ) -> None:
         for name, value, allowed in (
@@ -79,6 +80,7 @@ class VqaConfig(PreTrainedConfig):
         self.projection, self.fusion, self.fusion_hidden = projection, fusion, fusion_hidden
         self.question_dropout, self.cell_dropout = question_dropout, cell_dropout
         self.attention_dropout, self.dropout = attention_dropout, dropout
+        self.test_augment = list(test_augment)
         super().__init__(**keywords)
 
     @property

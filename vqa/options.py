@@ -87,6 +87,8 @@ class ModelOptions:
     """before the scores"""
     dropout: Fraction = 0.1
     """before and after the fusion"""
+    test_augment: tuple[Literal["flip", "turn"], ...] = ()
+    """what is scored and predicted is the mean over a photo plain and mirrored (flip), or turned by quarters (turn)"""
 
 
 @options
@@ -108,7 +110,7 @@ class TrainVqaOptions(
         for base in (RunOptions, EncoderOptions, VqaSourceOptions):
             base.__post_init__(self)
         if self.inputs == "question":  # a recipe's views are of no use to a model that sees no photo
-            self.augment, self.views = (), 1
+            self.augment, self.views, self.test_augment = (), 1, ()
 
 
 @options

@@ -23,11 +23,13 @@ from transformers.utils.logging import disable_progress_bar
 from common.errors import UserError, reason
 from common.images import read_image, shown_box
 from common.runs import read_run, refuse_existing, write_csv
+from common.symmetry import Symmetry, symmetries
 from common.training import checkpoint_directory
 from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions
 from vqa.processor import Photo, View, VqaProcessor
+from vqa.text import turned
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BATCH = 32  # photos encoded together
@@ -91,15 +93,25 @@ class Answerer:
         image_index: Sequence[int] | None = None,
         return_attention: bool = False,
     ) -> tuple[torch.Tensor, VqaOutput]:
-        """N photos and B questions about them → probabilities `(B, answers)`, and the model's output.
+        """N photos and B questions about them → probabilities `(B, answers)`, and the model's output for them.
+
+        The probabilities are the (geometric) mean over the ways round that the model's `test_augment` names.
 
         `image_index` (B,) says which photo each question is about, so that a photo is decoded and encoded once for all
         of its own; default: question i is about photo i.
         """
-        inputs = self.processor(images, questions, image_index)
-        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-        output = self.model(**inputs, return_attention=return_attention)
-        return output.logits.float().softmax(dim=-1).cpu(), output
+        plain = self.processor(images, questions, image_index)
+        outputs, log_p = [], []
+        ways = symmetries(self.model.config.test_augment) if "pixels" in plain else symmetries(())
+        for way in ways:
+            inputs = dict(plain)
+            if way != Symmetry():
+                inputs |= self.processor.questions([turned(question, way) for question in questions])
+                inputs["pixels"], inputs["valid"] = way.squares(inputs["pixels"], inputs["valid"])
+            inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+            outputs.append(self.model(**inputs, return_attention=return_attention))
+            log_p.append(outputs[-1].logits.float().log_softmax(dim=-1)[:, self.processor.answers.turned(way)])
+        return torch.stack(log_p).mean(dim=0).softmax(dim=-1).cpu(), outputs[0]
 
     def best(self, probabilities: torch.Tensor, top: int) -> list[dict[str, Any]]:
         """`probabilities (answers,)` → the `top` most probable answers, best first."""

@@ -4,7 +4,7 @@ Belongs here: loading what is scored, refusing what was trained on, and the figu
 that scores is `common/training.py`'s, the metrics are `common/metrics.py`'s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from common.runs import (
     write_csv,
     write_json,
 )
+from common.symmetry import symmetries
 from common.tables import split_table
 from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
 from vqa.answers import AnswerVocabulary
@@ -36,6 +37,7 @@ from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
 from vqa.model import VqaModel
 from vqa.options import EvaluateOptions, TrainVqaOptions
 from vqa.predict import Answerer
+from vqa.processor import VqaProcessor
 from vqa.text import normalise
 
 
@@ -61,48 +63,68 @@ def load_source(options: TrainVqaOptions, cache: Path) -> VqaData:
     )
 
 
-def keeps_features(encoder: Encoder, options: TrainVqaOptions) -> bool:
-    """Whether the frozen stages' features are cached: not if there are none, or each epoch makes its own views."""
-    fresh_views = bool(options.augment) and options.views == 1
-    return encoder.frozen_part != "none" and not fresh_views
-
-
 def photo_features(
-    model: VqaModel,
-    splits: Mapping[str, datasets.Dataset],
+    encoder: Encoder,
+    splits: Sequence[datasets.Dataset],
     preprocessing: Preprocessing,
     cache: Path,
     options: TrainVqaOptions,
     accelerator: Accelerator,
-) -> FeatureStore:
-    """The cached features of every photo of these splits; only training photos get augmented views."""
-    photos: dict[str, tuple[str, bool]] = {}
-    for name, rows in splits.items():
-        if name == "test" and not options.test:
-            continue
-        for digest, path in zip(rows["image_hash"][:], rows["image"][:], strict=True):
-            plain = name != "train" and photos.get(digest, ("", True))[1]
-            photos[digest] = (path, plain)
+    *,
+    views: int,
+    augmentation: Sequence[str],
+) -> FeatureStore | None:
+    """The cached features of so many views of every photo of these splits; None if they are not kept.
+
+    They are not if no stage is frozen, or if each epoch makes views of its own.
+    """
+    fresh_views = bool(options.augment) and options.views == 1
+    if encoder.frozen_part == "none" or fresh_views:
+        return None
+    photos = {
+        digest: path for rows in splits for digest, path in zip(rows["image_hash"][:], rows["image"][:], strict=True)
+    }
     return cached_features(
-        model.encoder,
-        [path for path, _ in photos.values()],
+        encoder,
+        list(photos.values()),
         list(photos),
         preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
-        views=options.views,
-        augmentation=options.augment,
-        plain_only=[plain for _, plain in photos.values()],
+        views=views,
+        augmentation=augmentation,
         workers=options.workers,
     )
 
 
+def scored_batches(
+    model: VqaModel,
+    splits: Sequence[datasets.Dataset],
+    processor: VqaProcessor,
+    cache: Path,
+    options: TrainVqaOptions,
+    accelerator: Accelerator,
+) -> list[QuestionBatches]:
+    """The questions of each of these splits, with the views of their photos over which an answer is averaged."""
+    ways = model.config.test_augment if model.config.inputs != "question" else ()
+    views, store = {"views": len(symmetries(ways)), "augmentation": tuple(ways)}, None
+    if model.config.inputs != "question":
+        store = photo_features(model.encoder, splits, processor.preprocessing, cache, options, accelerator, **views)
+    return [QuestionBatches(rows, processor, store=store, **views) for rows in splits]
+
+
 def score(model: VqaModel, batches: QuestionBatches, options: TrainVqaOptions, accelerator: Accelerator) -> Scores:
-    """Every question of `batches`, once, over all processes."""
+    """Every question of `batches`, once, over all processes; the mean over the ways round of `test_augment`."""
     model.to(accelerator.device)
-    workers = 0 if batches.store else options.workers
-    return evaluate(model, batches, batch_size=options.batch_size, workers=workers, accelerator=accelerator)
+    return evaluate(
+        model,
+        batches,
+        batch_size=options.batch_size,
+        workers=0 if batches.store else options.workers,
+        accelerator=accelerator,
+        draws=len(symmetries(batches.augmentation)),
+    )
 
 
 def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
@@ -151,10 +173,7 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
             allow=options.allow_leaky_split or (options.data is None and trained.allow_leaky_split),
         )
         notes += [leak] if leak else []
-    store = None
-    if model.config.inputs != "question" and keeps_features(model.encoder, trained):
-        store = photo_features(model, {"scored": rows}, processor.preprocessing, cache, trained, accelerator)
-    batches = QuestionBatches(rows, processor, store=store)
+    batches = scored_batches(model, [rows], processor, cache, trained, accelerator)[0]
     scores = score(model, batches, trained, accelerator)
     metrics = {key: report_scores(scores, rows, processor.answers)}
     if accelerator.is_main_process:

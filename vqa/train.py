@@ -38,7 +38,7 @@ from vqa.model import VqaConfig, VqaModel
 from vqa.options import TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
-from vqa.scoring import keeps_features, load_source, photo_features, predictions, report_scores, score, trained_on
+from vqa.scoring import load_source, photo_features, predictions, report_scores, score, scored_batches, trained_on
 from vqa.text import QuestionProcessor
 
 _MAY_CHANGE = {
@@ -168,14 +168,17 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     model = VqaModel(config)
     if encoder is not None:
         model.encoder = encoder
-    store = None
-    if encoder is not None and keeps_features(encoder, options):
-        store = photo_features(model, data.splits, preprocessing, cache, options, accelerator)
-    batches = {
-        name: QuestionBatches(rows, processor, store=store, views=options.views, augmentation=options.augment)
-        for name, rows in data.splits.items()
-        if name != "test" or options.test
-    }
+    views, store = {"views": options.views, "augmentation": options.augment}, None
+    if encoder is not None:
+        store = photo_features(encoder, [rows], preprocessing, cache, options, accelerator, **views)
+    scored = [name for name in ("validation", "test") if name != "test" or options.test]
+    batches = {"train": QuestionBatches(rows, processor, store=store, **views)} | dict(
+        zip(
+            scored,
+            scored_batches(model, [data.splits[name] for name in scored], processor, cache, options, accelerator),
+            strict=True,
+        )
+    )
     if not processor.answers.coverage(data.splits["validation"]["answer"][:]):
         raise UserError(
             f"--data {options.data}: no answer of validation is among the {len(answers)} learned from train; "
