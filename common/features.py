@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
@@ -148,26 +149,29 @@ def cached_features(
         for view in range(views):
             wanted.setdefault((digest, view), path)
     store = FeatureStore(directory)
-    missing = [(row, path) for row, path in wanted.items() if row not in store]
-    # One list for all processes: another run may fill the same cache at this very moment.
-    missing = broadcast_object_list([missing])[0]
-    if missing:
-        share = missing[accelerator.process_index :: accelerator.num_processes]
-        _extract(
-            encoder,
-            [row for row, _ in share],
-            [path for _, path in share],
-            preprocessing=preprocessing,
-            directory=directory,
-            accelerator=accelerator,
-            precision=precision,
-            augmentation=augmentation if views > 1 else (),
-            batch_size=batch_size,
-            workers=workers,
-        )
-        accelerator.wait_for_everyone()
+    # One decision for all processes: another run may fill the same cache at this very moment.
+    if broadcast_object_list([all(row in store for row in wanted)])[0]:
+        return store
+    lock = FileLock(directory / "filling.lock")
+    with lock if accelerator.is_main_process else nullcontext():  # a second run waits for the first one's features
         store = FeatureStore(directory)
-    return store
+        missing = broadcast_object_list([[(row, path) for row, path in wanted.items() if row not in store]])[0]
+        share = missing[accelerator.process_index :: accelerator.num_processes]
+        if share:
+            _extract(
+                encoder,
+                [row for row, _ in share],
+                [path for _, path in share],
+                preprocessing=preprocessing,
+                directory=directory,
+                accelerator=accelerator,
+                precision=precision,
+                augmentation=augmentation if views > 1 else (),
+                batch_size=batch_size,
+                workers=workers,
+            )
+        accelerator.wait_for_everyone()
+    return FeatureStore(directory)
 
 
 @torch.no_grad()  # not inference_mode: the encoder is moved in here, and its later stages may be trained

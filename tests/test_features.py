@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import threading
+import time
 
 import numpy as np
 import psutil
@@ -259,3 +261,24 @@ def test_a_photo_that_vanished_is_named(photos, tmp_path, workers):
             workers=workers,
         )
     assert "Traceback" not in str(refused.value)
+
+
+def test_a_second_run_waits_for_what_the_first_is_extracting(photos, tmp_path):
+    """Two runs that need the same features at once: the later one finds them instead of making them again."""
+    first, second = make_encoder(), make_encoder()
+    slow, counted, started = Counted(first), Counted(second), threading.Event()
+    original = first.forward
+
+    def forward(pixels):
+        started.set()
+        time.sleep(0.3)
+        return original(pixels)
+
+    first.forward = forward
+    thread = threading.Thread(target=cached, args=(first, photos, tmp_path))
+    thread.start()
+    assert started.wait(20)
+    store, hashes = cached(second, photos, tmp_path)
+    thread.join()
+    assert slow.images == len(photos) and counted.images == 0
+    assert all((digest, 0) in store for digest in hashes)
