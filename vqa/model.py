@@ -146,14 +146,17 @@ class VqaModel(PreTrainedModel):
             image = config.glimpses * image
         sides = [question] if config.inputs != "image" else []
         sides += [image] if config.inputs != "question" else []
-        self.sides = nn.ModuleList(self._side(size) for size in sides)
+        self.sides = nn.ModuleList(_side(size, config.fusion_hidden, config.dropout) for size in sides)
         fused = config.fusion_hidden * (len(sides) if config.fusion == "concat" else 1)
-        details = self._details_size()
-        if details:
-            # Apart from the sides: a handful of plain numbers would drown among a glimpse's hundreds.
-            self.details = self._side(details)
-            self.details_asked = self._side(question) if config.inputs == "both" else None
-            fused += config.fusion_hidden
+        # Details join apart from the sides: a few plain numbers would drown among a glimpse's hundreds.
+        self.details = nn.ModuleDict()
+        asked = question if config.inputs == "both" else None
+        glimpses = config.glimpses if "grid" in attends else 0
+        if glimpses and config.coordinates:
+            self.details["where"] = _Detail(glimpses * (_PLACE + _FOUND), asked, config, dropout=0.0)
+        if config.inputs != "question" and self.encoder.color:
+            self.details["colors"] = _Detail((1 + glimpses) * COLORS, asked, config, dropout=config.dropout)
+        fused += config.fusion_hidden * len(self.details)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Sequential(
             nn.Linear(fused, config.fusion_hidden),
@@ -162,19 +165,6 @@ class VqaModel(PreTrainedModel):
             nn.Linear(config.fusion_hidden, config.answers),
         )
         self.post_init()
-
-    def _details_size(self) -> int:
-        """How many plain numbers about what was looked at `details` gives for each question."""
-        config = self.config
-        glimpses = config.glimpses if "grid" in config.attends else 0
-        place = glimpses * (_PLACE + _FOUND) if config.coordinates else 0
-        colors = (1 + glimpses) * COLORS if config.inputs != "question" and self.encoder.color else 0
-        return place + colors
-
-    def _side(self, size: int) -> nn.Module:
-        """One side of the fusion: a vector of `size` numbers → `(B, fusion_hidden)` within ±1."""
-        hidden = self.config.fusion_hidden
-        return nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.Tanh())
 
     def _attention(self, items: int, query: int) -> Attention:
         config = self.config
@@ -245,24 +235,24 @@ class VqaModel(PreTrainedModel):
         if "words" in self.config.attends:
             seen = self._project(mean_of(cells, mask))[image_index]  # (B, P): the photo asks the words
             question, word_weights, _ = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
-        details = []
+        details = {}
         if "grid" in self.config.attends:
             places = cell_places(height, width).to(cells) if self.config.coordinates else None
             image, grid_weights, scores = self.grid_attention(self._project(cells, places), question, mask, image_index)
-            details += [] if places is None else [where_found(grid_weights, scores, places)]
+            if places is not None:
+                details["where"] = where_found(grid_weights, scores, places)
         elif self.config.inputs != "question":
             image = self._project(mean_of(cells, mask))[image_index]
         if self.config.inputs != "question" and self.encoder.color:
-            details.append(colors_seen(cells[..., :COLORS], mask, image_index, grid_weights))
+            details["colors"] = colors_seen(cells[..., :COLORS], mask, image_index, grid_weights)
         sides = [side for side in (question, image) if side is not None]
         sides = [layer(side) for layer, side in zip(self.sides, sides, strict=True)]
         if self.config.fusion == "concat":
             fused = torch.cat(sides, dim=-1)
         else:
             fused = sides[0] * sides[1] if len(sides) == 2 else sides[0]
-        if details:
-            seen = self.details(torch.cat(details, dim=-1))
-            fused = torch.cat([fused, seen if question is None else seen * self.details_asked(question)], dim=-1)
+        parts = [layer(details[name], question) for name, layer in self.details.items()]
+        fused = torch.cat([fused, *parts], dim=-1)
         if grid_weights is not None:
             grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
         return VqaOutput(
@@ -275,6 +265,24 @@ class VqaModel(PreTrainedModel):
         """Cells `(..., C)`, and where they lie `(h·w, 5)`, → `(..., projection)`."""
         projected = self.cell_projection(self.cell_dropout(self.cell_norm(cells)))
         return (projected if places is None else projected + self.place_projection(places)).relu()
+
+
+def _side(size: int, hidden: int, dropout: float) -> nn.Module:
+    """One side of the fusion: a vector of `size` numbers → `(B, hidden)` within ±1."""
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.Tanh())
+
+
+class _Detail(nn.Module):
+    """Plain numbers about what was looked at, `(B, size)` → `(B, fusion_hidden)`, weighed by the question if any."""
+
+    def __init__(self, size: int, question: int | None, config: VqaConfig, *, dropout: float) -> None:
+        super().__init__()
+        self.seen = _side(size, config.fusion_hidden, dropout)
+        self.asked = None if question is None else _side(question, config.fusion_hidden, config.dropout)
+
+    def forward(self, numbers: torch.Tensor, question: torch.Tensor | None) -> torch.Tensor:
+        seen = self.seen(numbers)
+        return seen if self.asked is None else seen * self.asked(question)
 
 
 class _StageNorm(nn.Module):
