@@ -94,8 +94,9 @@ def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[st
                 del under_way[name]
                 told = _end(run, process.returncode, time.monotonic() - started, failed)
                 bar.update()
-                left = (time.monotonic() - began) / bar.n * (len(todo) - bar.n) if bar.n else 0
-                bar.write(f"{len(todo) - len(waiting) - len(under_way)}/{len(todo)}  {told}  ({_span(left)} left)")
+                ended = len(todo) - len(waiting) - len(under_way)  # a bar that is not shown does not count
+                left = (time.monotonic() - began) / ended * (len(todo) - ended)
+                bar.write(f"{ended}/{len(todo)}  {told}  ({_span(left)} left)")
                 sys.stdout.flush()
             time.sleep(0.1)
     finally:
