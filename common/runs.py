@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from common.config import read_yaml, write_options
+from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
 from common.tables import split_table
 from common.training import Scores
@@ -72,9 +72,8 @@ def choose_output(options: Any, name: str) -> Path:
     path = Path(options.output)
     if path.exists() and not options.resume:
         if not options.overwrite:
-            raise UserError(
-                f"--output {path} exists; choose another, or add --resume (go on) or --overwrite (replace it)"
-            )
+            go_on = "--resume (go on) or " if "resume" in to_plain(options) else ""
+            raise UserError(f"--output {path} exists; choose another, or add {go_on}--overwrite (replace it)")
         if not path.is_dir() or (any(path.iterdir()) and not (path / "config.yaml").is_file()):
             raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
     return path

@@ -83,7 +83,7 @@ class StudyOptions:
     cache: str | None = None
     """folder for what can be computed again, for every cell"""
     test: bool = True
-    """score the test split; --no-test leaves it unopened in every cell, for tuning"""
+    """score the test split; --no-test leaves it unopened in every cell; to score it later, take another --output"""
     set: tuple[str, ...] = ()
     """OPTION=VALUE pairs over every cell's options, for quick trials"""
     dry_run: bool = False

@@ -110,7 +110,8 @@ def _start(run: Run, scripts: Path, launcher: Sequence[str], environment: dict[s
 
     In a session of its own: Ctrl-C reaches the study alone, which then ends the whole group.
     """
-    command = [*launcher, str(scripts / f"{run.cell.script}.py")]
+    # What cannot resume does not train: several processes would only do the same work over one another.
+    command = [*(launcher if run.resumes else [sys.executable]), str(scripts / f"{run.cell.script}.py")]
     try:
         with run.log.open("ab") as log:
             if not _lock(log):

@@ -217,6 +217,13 @@ def test_an_output_that_exists_is_kept(run):
     assert (path / "metrics.json").read_bytes() != before
 
 
+def test_one_process_fits_a_baseline(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="one process"):
+        run("majority")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_leak_is_refused_or_told(run, folder):
     write(folder / "test.csv", [*TEST, TRAIN[0]])
     with pytest.raises(UserError, match="--allow-leaky-split"):

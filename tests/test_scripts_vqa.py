@@ -351,6 +351,12 @@ def test_an_output_that_exists_is_refused_and_overwritten_only_when_all_is_well(
     assert_same_run(run, start(old, "--overwrite"))
 
 
+def test_views_need_a_frozen_stage(start, tmp_path):
+    given = "--augment flip --views 4 --train-encoder block1".split()
+    assert "no stage of custom_cnn is frozen" in refusal(start, tmp_path / "run", *given)
+    assert not (tmp_path / "run").exists()
+
+
 RECIPE = (
     "--stages color block1 block3 --train-encoder block3 --augment flip turn --views 8 --test-augment flip turn "
     "--weight-averaging 0.9 --label-smoothing 0.1"

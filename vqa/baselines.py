@@ -11,6 +11,7 @@ many answers that were never seen with a question do not all share the rank behi
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def run_baseline(options: BaselineOptions) -> Path:
         value = getattr(options, name)
         if value is not None and Path(value).expanduser().exists():
             setattr(options, name, str(Path(value).expanduser().resolve()))
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("a baseline is fitted by one process: start it with python, without a launcher")
     run = choose_output(options, _run_name(options))
     data = load_source(options, cache_directory(options.cache))
     splits, notes = data.splits, list(data.notes)

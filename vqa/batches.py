@@ -42,7 +42,7 @@ class QuestionBatches:
         # Asked and answered of a photo seen the other way round, "bên trái" is "bên phải": a row of texts for each way.
         ways = symmetries(self.augmentation)
         questions, answers = rows["question"][:], rows["answer"][:]
-        if not any(speaks_of_sides(text) for text in {*questions, *answers}):
+        if not any(speaks_of_sides(text) for text in {*questions, *answers, *processor.answers.to_list()}):
             ways = ways[:1]
         encoded = processor.questions([turned(text, way) for way in ways for text in questions])
         self.input_ids = rearrange(encoded["input_ids"], "(ways rows) t -> ways rows t", ways=len(ways))

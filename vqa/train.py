@@ -155,6 +155,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
             train_from=options.train_encoder,
             batch_norm=options.batch_norm,
         )
+    if encoder is not None and options.views > 1 and encoder.frozen_part == "none":
+        raise UserError(
+            f"--views {options.views}: with --train-encoder {options.train_encoder} no stage of {options.encoder} is "
+            "frozen, so there is nothing to keep; leave --views out, each epoch makes new views"
+        )
     preprocessing = None if encoder is None else _preprocessing(options, encoder.preprocessing)
     processor = VqaProcessor(questions, answers, preprocessing)
     names = {field.name for field in fields(TrainVqaOptions)} & set(VqaConfig().to_dict()) - {"encoder"}
