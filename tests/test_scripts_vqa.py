@@ -724,7 +724,7 @@ def test_two_processes_are_as_good_as_one(run_script, start, scenes, tmp_path):
         ids = [row["id"] for row in read_csv(tmp_path / "two" / f"predictions-{split}.csv")]
         assert ids == [row["id"] for row in read_csv(one / f"predictions-{split}.csv")]
     shards = list((cache / "features").rglob("*.safetensors"))
-    assert len(shards) == 2  # each extracted its share, once
+    assert len(shards) == 4  # each extracted its share, once: of the photos trained on, and of those scored
 
 
 def test_two_processes_score_every_sample_of_an_odd_number(run_script, scenes, copied, start, tmp_path):

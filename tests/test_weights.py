@@ -83,7 +83,8 @@ def test_real_weights(mobilenet_weights):
     whole.classifier = nn.Identity()
     encoder = build_encoder("mobilenet_v2", weights=str(mobilenet_weights))
     with torch.no_grad():
-        torch.testing.assert_close(encoder.pooled(pixels(96)), whole.eval()(pixels(96)))
+        # channels last adds in another order
+        torch.testing.assert_close(encoder.pooled(pixels(96)), whole.eval()(pixels(96)), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
