@@ -1,12 +1,14 @@
 """Frozen features, computed once: a cache on disk that later runs, seeds and models read through memory maps.
 
-Belongs here: extracting what a frozen encoder makes of images, and finding it again. The cache's key covers the
-encoder's architecture and weights, the preprocessing, the precision and the augmentation; its rows are found by the
-hash of an image's bytes. So a changed photo or a changed weight file is another key or row, never a stale hit.
+Belongs here: extracting what a frozen encoder makes of images, or of the frames of clips, and finding it again. The
+cache's key covers the encoder's architecture and weights, and whatever decides the pixels (preprocessing, augmentation,
+and of clips the sampling), which `ViewSource.about` tells; its rows are found by the hash of a file's bytes. So a
+changed photo or a changed weight file is another key or row, never a stale hit.
 
-Layout: `features/KEY/about.json`, and shards `NAME.safetensors` (`features (n, C, h, w)`, `valid (n, 4)`) whose
-header lists the rows they hold. A shard appears whole (written beside, then renamed) and is never changed, so several
-processes and several runs may fill one cache, and an interrupted extraction goes on where it stopped.
+Layout: `features/KEY/about.json`, and shards `NAME.safetensors` (`features (n, C, h, w)`, `valid (n, 4)`; of clips
+`features (frames of all rows, ...)` and `lengths (n,)`) whose header lists the rows they hold. A shard appears whole
+(written beside, then renamed) and is never changed, so several processes and several runs may fill one cache, and an
+interrupted extraction goes on where it stopped.
 """
 
 import hashlib
@@ -14,8 +16,9 @@ import json
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -35,25 +39,58 @@ from common.symmetry import symmetries
 _STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SHARD_BYTES = 256 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
 
-Row = tuple[str, int]  # hash of an image's bytes, view (0: the plain one)
+Row = tuple[str, int]  # hash of a file's bytes, view (0: the plain one)
 
 
-class ViewDataset(Dataset):
-    """Views of images as the encoder wants them: view 0 plain, the others augmented, the same for the same image."""
+View = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""Pixels `(U, 3, S, S)` uint8; the part of the square that shows photo, `(4,)`, 0–1; of a clip, which of these frames
+stand where, `(T,)`, so that a frame that comes twice is encoded once; of a photo None, and U is 1."""
 
-    def __init__(
-        self, paths: Sequence[str], rows: Sequence[Row], preprocessing: Preprocessing, augmentation: Sequence[str]
-    ) -> None:
-        self.paths, self.rows, self.preprocessing = paths, rows, preprocessing
-        self.augmentation = augmentation
+
+class ViewSource(Protocol):
+    """Where pixels come from: photos here, clips in `video/frames.py`."""
+
+    about: dict[str, Any]
+    """all that decides the pixels, but the file and the view: plain values"""
+    unit: str
+    """what a row is, for the progress bar: image, clip"""
+    frames: int
+    """about how many squares a row has: so many fewer rows are loaded at once"""
+
+    def load(self, path: str, digest: str, view: int) -> View:
+        """The view of a file with this hash: 0 plain, others augmented, the same whenever it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoViews:
+    """Photos as an encoder wants them (see `ViewSource`)."""
+
+    preprocessing: Preprocessing
+    augmentation: Sequence[str] = ()
+    unit: str = "image"
+    frames: int = 1
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"preprocessing": asdict(self.preprocessing), "augmentation": list(self.augmentation)}
+
+    def load(self, path: str, digest: str, view: int) -> View:
+        seed = (int(digest[:15], 16), view)
+        pixels, valid = load_view(path, view, self.preprocessing, self.augmentation, seed)
+        return pixels.unsqueeze(0), valid, None
+
+
+class _ViewDataset(Dataset):
+    """Views of files, one by one."""
+
+    def __init__(self, paths: Sequence[str], rows: Sequence[Row], source: ViewSource) -> None:
+        self.paths, self.rows, self.source = paths, rows, source
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """→ pixels `(3, S, S)` uint8, valid `(4,)`: the part of the square that shows photo, 0–1."""
-        digest, view = self.rows[place]
-        return load_view(self.paths[place], view, self.preprocessing, self.augmentation, (int(digest[:15], 16), view))
+    def __getitem__(self, place: int) -> View:
+        return self.source.load(self.paths[place], *self.rows[place])
 
 
 def load_view(
@@ -75,28 +112,31 @@ class FeatureStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._shards: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._place: dict[Row, tuple[int, int]] = {}
+        self._place: dict[Row, tuple[int, int, int]] = {}  # shard, first square in it, how many
         for path in sorted(directory.glob("*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as shard:
                     rows = json.loads(shard.metadata()["rows"])
                     tensors = shard.get_tensor("features"), shard.get_tensor("valid")
+                    lengths = shard.get_tensor("lengths").tolist() if "lengths" in shard.keys() else [1] * len(rows)
             except (OSError, RuntimeError) as error:
                 raise UserError(f"{path}: cannot be read ({reason(error)}); give another folder with --cache") from None
             except (SafetensorError, KeyError, TypeError, ValueError):
                 with suppress(OSError):  # torn by a full disk or a crash: its rows are extracted again
                     path.unlink()
                 continue
-            for place, (digest, view) in enumerate(rows):
-                self._place.setdefault((digest, view), (len(self._shards), place))
+            start = 0
+            for (digest, view), length in zip(rows, lengths, strict=True):
+                self._place.setdefault((digest, view), (len(self._shards), start, length))
+                start += length
             self._shards.append(tensors)
 
     def __contains__(self, row: Row) -> bool:
         return row in self._place
 
     def take(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """→ features `(n, C, h, w)` and valid boxes `(n, 4)` of these rows, in their order. Raises KeyError."""
-        places = np.array([self._place[row] for row in rows])  # (n, 2): shard, row in it
+        """→ features `(n, C, h, w)` and valid boxes `(n, 4)` of these photos, in their order. Raises KeyError."""
+        places = np.array([self._place[row] for row in rows])  # (n, 3)
         features = valid = None
         for number in np.unique(places[:, 0]):
             chosen = np.flatnonzero(places[:, 0] == number)
@@ -110,34 +150,39 @@ class FeatureStore:
             features[chosen], valid[chosen] = some_features, some_valid
         return features, valid
 
+    def take_clips(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """→ features `(frames of all these clips, ...)`, one clip after another, lengths `(n,)`. Raises KeyError."""
+        places = [self._place[row] for row in rows]
+        features = [self._shards[shard][0][start : start + length] for shard, start, length in places]
+        return torch.cat(features), torch.tensor([length for _, _, length in places])
+
 
 def cached_features(
     encoder: Encoder,
     paths: Sequence[str],
     hashes: Sequence[str],
     *,
+    source: ViewSource,
     preprocessing: Preprocessing,
     cache: Path,
     accelerator: Accelerator,
     precision: str = "fp16",
     views: int = 1,
-    augmentation: Sequence[str] = (),
+    pool: int | None = None,
     batch_size: int = 32,
     workers: int = 2,
 ) -> FeatureStore:
-    """The features of these images, computing those that the cache lacks: shared over processes, with a progress bar.
+    """The features of these files, computing those that the cache lacks: shared over processes, with a progress bar.
 
-    `hashes` are of the images' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Of what an
-    encoder trains in part, these are the features that `Encoder.finish` takes. Raises `UserError` for an image that
-    cannot be read.
+    `hashes` are of the files' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Of what an
+    encoder trains in part, these are the features that `Encoder.finish` takes; of one that is wholly frozen the grids,
+    or with `pool` their averages over pool × pool parts, `(C·pool²,)`. The encoder sees `batch_size` squares at a time.
+    Raises `UserError` for a file that cannot be read.
     """
-    about = {
-        "encoder": encoder.name,
-        "weights_and_architecture": fingerprint(encoder),
-        "preprocessing": asdict(preprocessing),
-        "precision": precision,
-        "augmentation": list(augmentation) if views > 1 else [],
-    }
+    about = {"encoder": encoder.name, "weights_and_architecture": fingerprint(encoder), "precision": precision}
+    about |= source.about | ({} if views > 1 else {"augmentation": []})
+    if pool is not None and encoder.frozen_part == "all":
+        about["pool"] = pool
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     name = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)[:40]
     directory = cache / "features" / f"{name}-{key}"
@@ -162,11 +207,12 @@ def cached_features(
                 encoder,
                 [row for row, _ in share],
                 [path for _, path in share],
+                source=source,
                 preprocessing=preprocessing,
                 directory=directory,
                 accelerator=accelerator,
                 precision=precision,
-                augmentation=augmentation if views > 1 else (),
+                pool=pool,
                 batch_size=batch_size,
                 workers=workers,
             )
@@ -180,11 +226,12 @@ def _extract(
     rows: Sequence[Row],
     paths: Sequence[str],
     *,
+    source: ViewSource,
     preprocessing: Preprocessing,
     directory: Path,
     accelerator: Accelerator,
     precision: str,
-    augmentation: Sequence[str],
+    pool: int | None,
     batch_size: int,
     workers: int,
 ) -> None:
@@ -192,40 +239,63 @@ def _extract(
     encoder = encoder.to(device, memory_format=torch.channels_last).eval()
     lower = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     loader = DataLoader(
-        ViewDataset(paths, rows, preprocessing, augmentation),
-        batch_size=batch_size,
+        _ViewDataset(paths, rows, source),
+        batch_size=max(1, batch_size // source.frames),
+        collate_fn=_collate,
         num_workers=min(workers, len(rows)),
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(
         total=len(rows),
-        unit="image",
+        unit=source.unit,
         desc=f"features of {encoder.name}",
         disable=None if accelerator.is_main_process else True,
     )
-    held: list[tuple[torch.Tensor, torch.Tensor]] = []
+    held: list[tuple[torch.Tensor, torch.Tensor, list[int]]] = []
     start = done = size = 0
-    for pixels, valid in loader:
-        pixels = pixels.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        with lower:
-            grid = encoder.frozen_features(normalise(pixels, preprocessing))
-        grid = grid.to(_STORED[precision]).cpu().contiguous()
+    for pixels, valid, places, lengths in loader:
+        grids = []
+        for part in pixels.split(batch_size):
+            part = part.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            with lower:
+                grid = encoder.frozen_features(normalise(part, preprocessing))
+            if pool is not None and encoder.frozen_part == "all":
+                grid = adaptive_avg_pool2d(grid.float(), pool).flatten(1)
+            grids.append(grid.to(_STORED[precision]).cpu())
+        grid = torch.cat(grids) if places is None else torch.cat(grids)[places]
         if not torch.isfinite(grid).all():
             raise UserError(
                 f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
                 f"or other --weights"
             )
-        held.append((grid, valid))
-        done, size = done + len(grid), size + grid.nbytes
-        bar.update(len(grid))
+        held.append((grid.contiguous(), valid, lengths))
+        done, size = done + len(valid), size + grid.nbytes
+        bar.update(len(valid))
         if size >= _SHARD_BYTES or done == len(rows):
             _write_shard(directory, rows[start:done], held)
             held, start, size = [], done, 0
     bar.close()
 
 
-def _write_shard(directory: Path, rows: Sequence[Row], held: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    tensors = {"features": torch.cat([grid for grid, _ in held]), "valid": torch.cat([valid for _, valid in held])}
+def _collate(views: Sequence[View]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, list[int]]:
+    """Squares of all rows one after another, valid parts, where each wanted square is (None: all in order), lengths."""
+    pixels = torch.cat([pixels for pixels, _, _ in views])
+    valid = torch.stack([valid for _, valid, _ in views])
+    if views[0][2] is None:
+        return pixels, valid, None, [1] * len(views)
+    firsts = np.cumsum([0] + [len(squares) for squares, _, _ in views[:-1]])
+    places = torch.cat([places + int(first) for first, (_, _, places) in zip(firsts, views, strict=True)])
+    return pixels, valid, places, [len(places) for _, _, places in views]
+
+
+def _write_shard(
+    directory: Path, rows: Sequence[Row], held: Sequence[tuple[torch.Tensor, torch.Tensor, list[int]]]
+) -> None:
+    grids, valid, _ = zip(*held, strict=True)
+    tensors = {"features": torch.cat(grids), "valid": torch.cat(valid)}
+    lengths = [length for _, _, lengths in held for length in lengths]
+    if set(lengths) != {1}:
+        tensors["lengths"] = torch.tensor(lengths)
     name = uuid.uuid4().hex
     fresh = directory / f"{name}.new"
     try:

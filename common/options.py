@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.config import options
+from common.config import options, positional
 from common.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -133,7 +133,9 @@ class TrainingOptions:
     momentum: Fraction = 0.9
     """of sgd"""
     schedule: Literal["constant", "cosine", "cosine_restarts", "plateau", "linear"] = "cosine"
-    """learning rate over time: per step, except plateau's, which falls after epochs without a lower validation loss"""
+    """learning rate over time; plateau's falls after epochs without a lower validation loss"""
+    schedule_per: Literal["step", "epoch"] = "step"
+    """how often the rate moves, but for plateau's, which only ever moves after an epoch"""
     warmup: Fraction = 0.05
     """part of all steps in which the rate rises to its value (constant, cosine, linear)"""
     restart_every: Count = 10
@@ -146,6 +148,8 @@ class TrainingOptions:
     """largest norm of the gradient; 0 does not clip"""
     label_smoothing: Fraction = 0.0
     """probability spread over all classes in the training loss"""
+    auxiliary: Annotated[float, Field(ge=0)] = 0.25
+    """weight of the loss of what a model learns beside its answer (vqa: --grounding)"""
     weight_averaging: Fraction = 0.0
     """score and keep a running mean of the weights: the share it keeps at each step (0.99, say); 0: the weights"""
     patience: Annotated[int, Field(ge=0)] = 0
@@ -158,3 +162,29 @@ class TrainingOptions:
     """best_accuracy is kept when validation accuracy rises, or (both, report R1) training accuracy too"""
     score: Literal["best_accuracy", "best_loss", "last"] = "best_accuracy"
     """checkpoint that is scored at the end"""
+
+
+@options
+class ScoreOptions:
+    """scoring"""
+
+    run: str = positional()
+    """run directory"""
+    data: str | None = None
+    """file or folder (its test split) to score; default the run's own data"""
+    split: Literal["train", "validation", "test"] = "test"
+    """split that is scored, where --data has several"""
+    output: str | None = None
+    """JSON file for the figures; default only printed"""
+    overwrite: bool = False
+    """replace --output"""
+    predictions: str | None = None
+    """CSV file for the per-sample predictions"""
+    checkpoint: Literal["best_accuracy", "best_loss", "last"] | None = None
+    """which checkpoint; default the one the run was scored with"""
+    allow_leaky_split: bool = False
+    """score even samples whose group, photo, clip or row was trained on, and say so"""
+    cache: str | None = None
+    """folder of cached features; default the run's"""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """processes that decode beside the encoder"""

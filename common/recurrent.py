@@ -61,3 +61,39 @@ class Recurrent(nn.Module):
 def time_mask(lengths: torch.Tensor, steps: int) -> torch.Tensor:
     """`lengths (B,)` → bool `(B, steps)`, true where a sequence still runs."""
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def keras_initialise(module: nn.Module) -> None:
+    """Give the recurrent and linear layers of `module` the initial weights of Keras, in which report R2 was written.
+
+    Glorot's uniform for what comes in, orthogonal for the recurrence, zero biases but 1 for an LSTM's forget gate
+    (Jozefowicz et al., ICML 2015). PyTorch's second bias starts, redundantly, at zero.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.RNNBase):
+            for name, weights in layer.named_parameters():
+                if name.startswith("weight_ih"):
+                    nn.init.xavier_uniform_(weights)
+                elif name.startswith("weight_hh"):
+                    nn.init.orthogonal_(weights)
+                else:
+                    nn.init.zeros_(weights)
+                    if isinstance(layer, nn.LSTM) and name.startswith("bias_ih"):
+                        with torch.no_grad():
+                            weights[layer.hidden_size : 2 * layer.hidden_size] = 1  # gates: input, forget, cell, output
+
+
+def keras_parameters(module: nn.Module) -> int:
+    """How many parameters `module` would have in Keras, which gives LSTMs and plain RNNs one bias vector, not two.
+
+    A GRU has two there as well (`reset_after`).
+    """
+    total = sum(parameter.numel() for parameter in module.parameters())
+    for layer in module.modules():
+        if isinstance(layer, nn.LSTM | nn.RNN) and layer.bias:
+            total -= sum(weights.numel() for name, weights in layer.named_parameters() if name.startswith("bias_hh"))
+    return total

@@ -169,6 +169,8 @@ def fit(
         scores = evaluate(scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator)
         if options.schedule == "plateau":
             schedule.step(scores.mean_loss)
+        elif not _moves_per_step(options):
+            schedule.step()
         row = {
             "epoch": epoch,
             "train_loss": trained["loss"],
@@ -219,7 +221,8 @@ def train_one_epoch(
             waits = accelerator.no_sync(model) if place < len(parts) - 1 else nullcontext()
             with waits:
                 with accelerator.autocast():
-                    logits = model(**part["inputs"]).logits
+                    output = model(**part["inputs"])
+                logits = output.logits
                 loss = cross_entropy(
                     logits.float(),
                     part["labels"],
@@ -227,8 +230,10 @@ def train_one_epoch(
                     reduction="sum",
                     label_smoothing=options.label_smoothing,
                 )
+                also = getattr(output, "auxiliary_logits", None)
+                learned = loss if also is None else loss + options.auxiliary * auxiliary_loss(also, part)
                 # DistributedDataParallel averages over the processes: times their number makes it the sum again.
-                accelerator.backward(loss * (accelerator.num_processes / samples))
+                accelerator.backward(learned * (accelerator.num_processes / samples))
             right = (logits.argmax(dim=-1) == part["labels"]).sum()
             total += torch.stack([loss.detach(), right, (part["labels"] != _MASKED).sum()])
         if options.clip:
@@ -237,11 +242,16 @@ def train_one_epoch(
         optimizer.zero_grad()
         if averaged is not None:
             averaged.update_parameters(accelerator.unwrap_model(model))
-        if options.schedule != "plateau":
+        if _moves_per_step(options):
             schedule.step()
         bar.update()
     loss_sum, right, samples = accelerator.reduce(total, "sum").tolist()
     return {"loss": loss_sum / max(1, samples), "accuracy": right / max(1, samples)}
+
+
+def auxiliary_loss(logits: torch.Tensor, part: dict[str, Any]) -> torch.Tensor:
+    """The summed loss of what a model says beside its answer, `logits (B, K)`, where the batch knows better."""
+    return cross_entropy(logits.float(), part["auxiliary_labels"], ignore_index=_MASKED, reduction="sum")
 
 
 @torch.no_grad()
@@ -314,7 +324,10 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, *, steps: int) -> Any:
-    """The learning rate over `options.epochs` epochs of `steps` steps each; plateau's is stepped once per epoch."""
+    """The learning rate over `options.epochs` epochs of `steps` steps each; plateau's is stepped once per epoch, and so
+    are all with `schedule_per: epoch`."""
+    if not _moves_per_step(options):
+        steps = 1
     if options.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=options.plateau_factor, patience=options.plateau_patience
@@ -324,6 +337,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, *,
     total = options.epochs * steps
     name = "constant_with_warmup" if options.schedule == "constant" else options.schedule
     return get_scheduler(name, optimizer, num_warmup_steps=round(options.warmup * total), num_training_steps=total)
+
+
+def _moves_per_step(options: TrainingOptions) -> bool:
+    return options.schedule != "plateau" and options.schedule_per == "step"
 
 
 def _averaged(model: nn.Module, options: TrainingOptions, state: dict[str, Any]) -> AveragedModel | None:

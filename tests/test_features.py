@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from common import features
 from common.encoders import build_encoder
 from common.errors import UserError
-from common.features import FeatureStore, cached_features
+from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing, content_hash, normalise, read_image, to_tensor
 from common.training import make_accelerator
 from vqa.options import TrainVqaOptions
@@ -60,9 +60,11 @@ class Counted:
 
 def cached(encoder, photos, cache, **changes):
     options = {"preprocessing": PREPROCESSING, "precision": "fp32", "batch_size": 2, "workers": 0} | changes
+    views = PhotoViews(preprocessing=options["preprocessing"], augmentation=options.pop("augmentation", ()))
     hashes = [content_hash(path) for path in photos]
     accelerator = make_accelerator(TrainVqaOptions())
-    return cached_features(encoder, photos, hashes, cache=cache, accelerator=accelerator, **options), hashes
+    options |= {"source": views, "cache": cache, "accelerator": accelerator}
+    return cached_features(encoder, photos, hashes, **options), hashes
 
 
 def keys(cache):
@@ -255,6 +257,7 @@ def test_a_photo_that_vanished_is_named(photos, tmp_path, workers):
             make_encoder(),
             photos,
             hashes,
+            source=PhotoViews(preprocessing=PREPROCESSING),
             preprocessing=PREPROCESSING,
             cache=tmp_path,
             accelerator=accelerator,

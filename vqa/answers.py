@@ -12,7 +12,10 @@ from typing import Self
 
 from common.errors import UserError
 from common.symmetry import Symmetry
-from vqa.text import frequent, normalise, read_json, turned, write_json
+from vqa.text import frequent, names_place, normalise, read_json, turned, write_json
+
+_NUMBERS = "một hai ba bốn năm sáu bảy tám chín mười nhiều".split() + [str(number) for number in range(1, 100)]
+_SAID = {"có": 1, "không": 0, "0": 0} | dict.fromkeys(_NUMBERS, 1)  # of the thing asked about: there, or not
 
 
 class AnswerVocabulary:
@@ -67,6 +70,17 @@ class AnswerVocabulary:
     def turned(self, way: Symmetry) -> list[int]:
         """For each answer, the index of what it is called of the photo seen that way round (its own, if unknown)."""
         return [self._index.get(turned(answer, way), index) for index, answer in enumerate(self._answers)]
+
+    def places(self) -> list[int]:
+        """The indices of the answers that name a place in the photo."""
+        return [index for index, answer in enumerate(self._answers) if names_place(answer)]
+
+    def presence(self) -> list[int]:
+        """What each answer says of the thing asked about: 1 that it is there, 0 that it is not, −1 neither.
+
+        It is there if the answer is yes, a place, or a number other than zero.
+        """
+        return [1 if names_place(answer) else _SAID.get(answer, -1) for answer in self._answers]
 
     def coverage(self, answers: Iterable[str]) -> float:
         """Which part (0–1) of these answers is in the vocabulary: the highest accuracy that a model can reach."""

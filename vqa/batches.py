@@ -49,6 +49,7 @@ class QuestionBatches:
         self.lengths = rearrange(encoded["lengths"], "(ways rows) -> ways rows", ways=len(ways))
         labels = torch.tensor(processor.answers.encode([turned(text, way) for way in ways for text in answers]))
         self.labels = rearrange(labels, "(ways rows) -> ways rows", ways=len(ways))
+        self.presence = torch.tensor([*processor.answers.presence(), -1])  # by label, that of an unknown answer last
         self.columns = torch.tensor([processor.answers.turned(way) for way in ways])  # (ways, answers)
         self.paths, self.hashes = rows["image"][:], rows["image_hash"][:]
         together: dict[str, list[int]] = {}
@@ -75,7 +76,9 @@ class QuestionBatches:
             inputs |= self._photos([(int(group[0]), view) for group, view in zip(groups, views, strict=True)])
         # The view that is scored decides how its logits are read: of a mirrored photo, "bên trái" means "bên phải".
         columns = self.columns[views[0] % len(self.columns)]
-        return {"inputs": inputs, "labels": self.labels[ways, rows], "index": rows, "columns": columns}
+        labels = self.labels[ways, rows]
+        batch = {"inputs": inputs, "labels": labels, "index": rows, "columns": columns}
+        return batch | {"auxiliary_labels": self.presence[labels]}
 
     def _view(self, draw: int) -> int:
         """The view that a draw shows: one of those in the store, or any."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -18,14 +18,15 @@ from common.colors import COLORS
 from common.encoders import encoder_from_config
 from common.errors import UserError
 from common.images import Preprocessing, normalise, valid_cells
+from common.pretrained import load_whole
 from common.recurrent import KINDS, Recurrent, time_mask
 from vqa.attention import SCORINGS, Attention
+from vqa.cells import CELL_PLACE, FOUND, StageNorm, cell_places, colors_seen, mean_of, where_found
+from vqa.grounding import Grounding
 
 INPUTS = ("both", "question", "image")
 ATTENTION_OVER = ("grid", "words", "both")
 FUSIONS = ("product", "concat")
-_PLACE = 5  # numbers that say where a cell lies
-_FOUND = 2  # numbers that say how much of what was asked for there is
 
 
 class VqaConfig(PreTrainedConfig):
@@ -59,6 +60,10 @@ class VqaConfig(PreTrainedConfig):
         cell_dropout: float = 0.2,
         attention_dropout: float = 0.2,
         dropout: float = 0.4,
+        grounding: bool = False,  # a net of its own says where; only with attention over the grid
+        grounding_hidden: int = 128,
+        grounding_dropout: float = 0.3,
+        place_answers: Sequence[int] = (),  # the answers among which it chooses
         test_augment: Sequence[str] = (),  # flip, turn: ways round over which `Answerer` and scoring average
         **keywords: Any,
     ) -> None:
@@ -80,6 +85,8 @@ class VqaConfig(PreTrainedConfig):
         self.projection, self.fusion, self.fusion_hidden = projection, fusion, fusion_hidden
         self.question_dropout, self.cell_dropout = question_dropout, cell_dropout
         self.attention_dropout, self.dropout = attention_dropout, dropout
+        self.grounding, self.grounding_hidden = grounding, grounding_hidden
+        self.grounding_dropout, self.place_answers = grounding_dropout, list(place_answers)
         self.test_augment = list(test_augment)
         super().__init__(**keywords)
 
@@ -90,12 +97,22 @@ class VqaConfig(PreTrainedConfig):
             return frozenset()
         return frozenset({"grid", "words"} if self.attention_over == "both" else {self.attention_over})
 
+    @property
+    def grounds(self) -> bool:
+        """Whether answers that name a place come from a `Grounding`."""
+        return self.grounding and "grid" in self.attends and len(self.place_answers) > 1
+
 
 @dataclass
 class VqaOutput(ModelOutput):
-    """`logits (B, answers)`; if asked for, `grid_attention (B, G, h, w)` and `word_attention (B, G, T)`."""
+    """`logits (B, answers)`; if asked for, `grid_attention (B, G, h, w)` and `word_attention (B, G, T)`.
+
+    With grounding, its weights are the last of the `grid_attention`, and `auxiliary_logits (B, 2)` say whether what is
+    asked about is not there, or is.
+    """
 
     logits: torch.Tensor | None = None
+    auxiliary_logits: torch.Tensor | None = None
     grid_attention: torch.Tensor | None = None
     word_attention: torch.Tensor | None = None
 
@@ -131,12 +148,12 @@ class VqaModel(PreTrainedModel):
             self.encoder = encoder_from_config(config.encoder)
             self._preprocessing = Preprocessing(**config.preprocessing)
             # Encoders differ in scale by orders of magnitude; without this, a photo hardly moves the fused product.
-            self.cell_norm = _StageNorm(self.encoder.parts)
+            self.cell_norm = StageNorm(self.encoder.parts)
             self.cell_dropout = nn.Dropout(config.cell_dropout)
             self.cell_projection = nn.Linear(self.encoder.channels, config.projection)
             if "grid" in attends and config.coordinates:
                 # A layer of its own: among hundreds of channels, five more inputs would drown.
-                self.place_projection = nn.Linear(_PLACE, config.projection, bias=False)
+                self.place_projection = nn.Linear(CELL_PLACE, config.projection, bias=False)
             image = config.projection
         if "words" in attends:
             self.word_attention = self._attention(states, image)
@@ -153,10 +170,18 @@ class VqaModel(PreTrainedModel):
         asked = question if config.inputs == "both" else None
         glimpses = config.glimpses if "grid" in attends else 0
         if glimpses and config.coordinates:
-            self.details["where"] = _Detail(glimpses * (_PLACE + _FOUND), asked, config, dropout=0.0)
+            self.details["where"] = _Detail(glimpses * (CELL_PLACE + FOUND), asked, config, dropout=0.0)
         if config.inputs != "question" and self.encoder.color:
             self.details["colors"] = _Detail((1 + glimpses) * COLORS, asked, config, dropout=config.dropout)
         fused += config.fusion_hidden * len(self.details)
+        if config.grounds:
+            self.grounding = Grounding(
+                self.encoder.parts,
+                words=config.words,
+                places=len(config.place_answers),
+                hidden=config.grounding_hidden,
+                dropout=config.grounding_dropout,
+            )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Sequential(
             nn.Linear(fused, config.fusion_hidden),
@@ -183,16 +208,7 @@ class VqaModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *arguments: Any, **keywords: Any) -> Any:
         """As in transformers, but a checkpoint with missing or unfitting weights is refused, not filled at random."""
-        wanted = keywords.pop("output_loading_info", False)
-        try:
-            model, info = super().from_pretrained(*arguments, output_loading_info=True, **keywords)
-        except RuntimeError as error:  # a shape that does not fit
-            raise UserError(f"checkpoint {arguments[0]}: weights do not fit its config ({error})") from None
-        wrong = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
-        wrong += sorted(map(str, info["unexpected_keys"]))
-        if wrong:
-            raise UserError(f"checkpoint {arguments[0]}: its weights do not fit its config ({wrong[0]} and others)")
-        return (model, info) if wanted else model
+        return load_whole(super().from_pretrained, *arguments, **keywords)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """`pixels (N, 3, S, S)` uint8 → grid features `(N, C, h, w)`."""
@@ -253,10 +269,17 @@ class VqaModel(PreTrainedModel):
             fused = sides[0] * sides[1] if len(sides) == 2 else sides[0]
         parts = [layer(details[name], question) for name, layer in self.details.items()]
         fused = torch.cat([fused, *parts], dim=-1)
+        logits, presence = self.classifier(self.dropout(fused)), None
+        if self.config.grounds:
+            found = self.grounding(cells, mask, image_index, input_ids, lengths, cell_places(height, width).to(cells))
+            logits = choose_place(logits, found.log_places, self.config.place_answers)
+            grid_weights = torch.cat([grid_weights, found.weights.unsqueeze(1)], dim=1)
+            presence = torch.stack([torch.zeros_like(found.presence), found.presence], dim=-1)
         if grid_weights is not None:
             grid_weights = rearrange(grid_weights, "b g (h w) -> b g h w", h=height)
         return VqaOutput(
-            logits=self.classifier(self.dropout(fused)),
+            logits=logits,
+            auxiliary_logits=presence,
             grid_attention=grid_weights if return_attention else None,
             word_attention=word_weights if return_attention else None,
         )
@@ -272,6 +295,14 @@ def _side(size: int, hidden: int, dropout: float) -> nn.Module:
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(size, hidden), nn.LayerNorm(hidden), nn.Tanh())
 
 
+def choose_place(logits: torch.Tensor, log_places: torch.Tensor, answers: Sequence[int]) -> torch.Tensor:
+    """`logits (B, A)`, in which the classifier says how likely it is that the answer is one of K places, and
+    `log_places (B, K)` say which: p(place) = p(any of them) · p(this one). `answers` are the K columns."""
+    columns = torch.tensor(answers, device=logits.device)
+    any_of_them = logits.index_select(1, columns).float().logsumexp(dim=-1, keepdim=True)
+    return logits.float().index_copy(1, columns, any_of_them + log_places)
+
+
 class _Detail(nn.Module):
     """Plain numbers about what was looked at, `(B, size)` → `(B, fusion_hidden)`, weighed by the question if any."""
 
@@ -283,63 +314,3 @@ class _Detail(nn.Module):
     def forward(self, numbers: torch.Tensor, question: torch.Tensor | None) -> torch.Tensor:
         seen = self.seen(numbers)
         return seen if self.asked is None else seen * self.asked(question)
-
-
-class _StageNorm(nn.Module):
-    """LayerNorm of each stage's channels by itself: else the 1,280 of the last stage would drown the colours' 125."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.channels = list(channels)
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in channels)
-
-    def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        """`(..., sum of channels)`, shape unchanged."""
-        parts = cells.split(self.channels, dim=-1)
-        return torch.cat([norm(part) for norm, part in zip(self.norms, parts, strict=True)], dim=-1)
-
-
-def where_found(weights: torch.Tensor, scores: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Where each glimpse looked and how much it found: `(B, G·7)`.
-
-    `weights`, `scores (B, G, L)` as `Attention` gives them, `places (L, 5)`. An attended vector says what is there.
-    Where it is, is the mean place under the weights; and whether it is there at all, or on many cells, which weights
-    that sum to 1 cannot say, is the strongest score and the share of cells with a high one.
-    """
-    centre = einsum(weights.to(places), places, "b g l, l p -> b g p")
-    likely = scores.sigmoid()  # 0 where an item is not real
-    real = (scores != float("-inf")).sum(dim=-1).clamp(min=1)
-    found = torch.stack([likely.amax(dim=-1), likely.sum(dim=-1) / real], dim=-1).to(places)
-    return rearrange(torch.cat([centre, found], dim=-1), "b g p -> b (g p)")
-
-
-def colors_seen(
-    shares: torch.Tensor, mask: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None
-) -> torch.Tensor:
-    """Colours of the whole photo, then of each glimpse: `(B, 125·(1 + G))`.
-
-    `shares (N, L, 125)` are the cells' histograms, `index (B,)` the photo of each question, `weights (B, G, L)` where
-    it looked. Averaged first, then the square root, so that Euclidean geometry compares histograms as Hellinger's
-    distance does (Arandjelović & Zisserman, CVPR 2012): a colour on 4 % of a photo is not nothing beside one on 40 %.
-    """
-    seen = [mean_of(shares, mask)[index].unsqueeze(1)]
-    if weights is not None:
-        seen.append(einsum(weights.to(shares), shares[index], "b g l, b l c -> b g c"))
-    # The root's slope is infinite at 0, where most of a histogram lies.
-    return rearrange((torch.cat(seen, dim=1).clamp(min=0) + 1e-6).sqrt(), "b g c -> b (g c)")
-
-
-def mean_of(cells: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean of the real cells: `(N, L, C)` and bool `(N, L)` → `(N, C)`."""
-    weights = mask.to(cells.dtype).unsqueeze(-1)
-    return (cells * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def cell_places(height: int, width: int) -> torch.Tensor:
-    """Where each cell lies: `(h·w, 5)`, x, y, x², y² and xy, with x and y from −1 to 1.
-
-    Coordinate channels as in Liu et al., NeurIPS 2018; with the squares, a score linear in them can be a bump anywhere
-    (the logarithm of a Gaussian), in the middle as well as in a corner.
-    """
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    return rearrange(torch.stack([x, y, x * x, y * y, x * y], dim=-1), "h w p -> (h w) p")

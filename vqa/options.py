@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.config import options, positional
+from common.config import options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, TrainingOptions
+from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, ScoreOptions, TrainingOptions
 
 
 @options
@@ -73,6 +73,13 @@ class ModelOptions:
     """size of the space in which cells and question meet"""
     coordinates: bool = True
     """attended cells carry their place"""
+    grounding: bool = False
+    """attention over the grid: answers that name a place (bên trái, ở giữa) come from a net of their own, which finds
+    the thing asked about, and learns from yes and no whether it is there"""
+    grounding_hidden: Count = 128
+    """size of the space in which that net compares cells and words"""
+    grounding_dropout: Fraction = 0.3
+    """on its cells"""
     projection: Count = 128
     """size of a projected cell"""
     fusion: Literal["product", "concat"] = "product"
@@ -178,31 +185,10 @@ class PredictVqaOptions(VqaSourceOptions):
 
 
 @options
-class EvaluateOptions(VqaSourceOptions):
+class EvaluateOptions(VqaSourceOptions, ScoreOptions):
     """Score a trained run again, on its own test split or on another file.
 
     examples:
       scripts/evaluate.py RUN
       scripts/evaluate.py RUN --data heldout.csv --output heldout.json
     """
-
-    run: str = positional()
-    """run directory"""
-    data: str | None = None
-    """file or folder (its test split) to score; default the run's own data"""
-    split: Literal["train", "validation", "test"] = "test"
-    """split that is scored, where --data has several"""
-    output: str | None = None
-    """JSON file for the figures; default only printed"""
-    overwrite: bool = False
-    """replace --output"""
-    predictions: str | None = None
-    """CSV file for the per-sample predictions"""
-    checkpoint: Literal["best_accuracy", "best_loss", "last"] | None = None
-    """which checkpoint; default the one the run was scored with"""
-    allow_leaky_split: bool = False
-    """score even samples whose group, photo or row was trained on, and say so"""
-    cache: str | None = None
-    """folder of cached features; default the run's"""
-    workers: Annotated[int, Field(ge=0)] = 2
-    """processes that decode beside the encoder"""

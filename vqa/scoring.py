@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from common.config import build
 from common.encoders import Encoder
 from common.errors import UserError
-from common.features import FeatureStore, cached_features
+from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing
 from common.metrics import SoftAccuracy, classification_report
 from common.runs import (
@@ -88,12 +88,12 @@ def photo_features(
         encoder,
         list(photos.values()),
         list(photos),
+        source=PhotoViews(preprocessing=preprocessing, augmentation=tuple(augmentation)),
         preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
         views=views,
-        augmentation=augmentation,
         workers=options.workers,
     )
 

@@ -57,8 +57,19 @@ _APART = re.compile(r"""["()\[\]{}<>;!?]|(?<!\d)[,:]|[,:](?!\d)|(?<!\w)'|'(?!\w)
 
 # Alone, phải also asks "is it …", trái is fruit, and trên is on.
 _SIDE = re.compile(r"\bgóc (trên|dưới) bên (trái|phải)\b|\b(bên|phía) (trái|phải|trên|dưới)\b")
+_PLACE = re.compile(
+    r"(?:nằm |ở )*(?:chính |ngay )?(?:giữa|(?:bên|phía) (?:trái|phải|trên|dưới|giữa)|"
+    r"góc (?:trên|dưới) bên (?:trái|phải))(?: (?:của )?(?:ảnh|hình|bức ảnh))?"
+)
 _DIRECTIONS = {"trái": (-1, 0), "phải": (1, 0), "trên": (0, -1), "dưới": (0, 1)}
 _SIDES = {direction: word for word, direction in _DIRECTIONS.items()}
+
+
+# Syllables that ask or count or point, and name nothing by themselves: what is left of a question is what it is about.
+_ASKING = frozenset(
+    "có không phải là gì nào đâu ai sao mấy bao nhiêu số lượng vị trí nằm ở trong ngoài trên dưới bên phía trái giữa "
+    "góc của này kia đó đây ảnh hình bức tấm món ăn màu sắc loại những các một cái con chiếc và với thế được".split()
+)
 
 
 def normalise(text: str) -> str:
@@ -80,6 +91,11 @@ def normalise(text: str) -> str:
 def speaks_of_sides(text: str) -> bool:
     """Whether a text says that something is left, right, above or below, so that turning its photo changes it."""
     return _SIDE.search(normalise(text)) is not None
+
+
+def names_place(text: str) -> bool:
+    """Whether a text is the name of a place in the photo and nothing else: "ở giữa", "góc trên bên phải"."""
+    return _PLACE.fullmatch(normalise(text)) is not None
 
 
 def turned(text: str, way: Symmetry) -> str:
@@ -184,6 +200,13 @@ class QuestionProcessor:
         else:
             pieces = self.tokenizer.tokenize(text)
         return pieces[: self.max_length] or [UNKNOWN]
+
+    def asking(self) -> list[bool]:
+        """For each id, whether it is a word that only asks or points ("bao nhiêu", "nằm ở đâu") and names nothing."""
+        words = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
+        # pyvi joins syllables by "_"; Hugging Face tokenizers mark pieces: "▁có", "Ġcó", "có@@"
+        plain = [normalise(re.sub(r"_|▁|Ġ|@@$", " ", word or "")) for word in words]
+        return [bool(word) and set(word.split()) <= _ASKING for word in plain]
 
     def unknown_rate(self, questions: Sequence[str]) -> float:
         """Which part (0–1) of the tokens of these questions the vocabulary does not know."""

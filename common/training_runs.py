@@ -1,0 +1,189 @@
+"""One training of any task: from its parts to a run directory with figures, predictions and pictures.
+
+Belongs here: the order of things that every task's training goes through (open the run, fit, score the best checkpoint,
+report), and what it says at its start and end. What the parts are is the tasks' business (`vqa/train.py`,
+`video/train.py`); the loops are `common/training.py`'s, the files `common/runs.py`'s.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from common.batches import BatchSource
+from common.config import read_yaml, to_plain
+from common.encoders import Encoder, build_encoder, count_parameters
+from common.errors import UserError
+from common.images import Preprocessing
+from common.runs import (
+    choose_output,
+    on_main,
+    open_run,
+    read_json,
+    refuse_changes,
+    typed_command,
+    write_csv,
+    write_json,
+    write_report,
+)
+from common.training import Scores, checkpoint_directory, fit, make_accelerator
+
+_MAY_CHANGE = set("config output resume overwrite cache workers epochs patience tracker test score".split())
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What a run is made of before it is trained."""
+
+    title: str
+    """what is trained, for a person: the first line of what a run says"""
+    model: nn.Module
+    batches: dict[str, BatchSource]
+    """train, validation and, if it is to be opened, test"""
+    workers: int
+    """processes that load training batches"""
+    save: Callable[[nn.Module, Path], None]
+    """writes all that the task's `from_pretrained` needs"""
+    load: Callable[[Path], Mapping[str, Any]]
+    """the weights of a checkpoint, as a state dict"""
+    score: Callable[[str], Scores]
+    """every sample of a split, by the model as it is now"""
+    report: Callable[[str, Scores], dict[str, Any]]
+    """the figures of a split"""
+    predictions: Callable[[str, Scores], list[dict[str, Any]]]
+    """its per-sample rows"""
+    draw: Callable[[Sequence[Mapping[str, Any]], Path, str], None]
+    """draws what there is to draw of a split's predictions into a run"""
+    trained_on: dict[str, list[str]]
+    """fingerprints of the training split, so that scoring it later is refused"""
+    notes: list[str]
+    """lines for a person"""
+    next_steps: Sequence[str]
+    """commands to try next, with RUN for the run directory"""
+    by: str = "by_type"
+    """what the figures are broken down by"""
+
+
+def train_task(
+    options: Any, prepare: Callable[[Any, Accelerator], Parts], *, task: str, name: str, paths: Sequence[str]
+) -> Path:
+    """Train, score and report one run of a task; returns its directory.
+
+    `name` of the run if the options give no --output; `paths`: options that name files, made absolute, so that a run
+    can be scored or resumed from another folder. Raises `UserError` for anything wrong with the input.
+    """
+    for option in paths:
+        value = getattr(options, option)
+        if value is not None and Path(value).expanduser().exists():
+            setattr(options, option, str(Path(value).expanduser().resolve()))
+    accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
+    run = on_main(accelerator, lambda: choose_output(options, name))
+    if options.resume:
+        refuse_changes(read_yaml(run / "config.yaml"), to_plain(options), may_change=_MAY_CHANGE)
+    parts = prepare(options, accelerator)
+    if options.resume:
+        _go_on(run, parts)
+    size = count_parameters(parts.model)
+    on_main(accelerator, lambda: open_run(run, options, task=task, command=typed_command(), parameters=size))
+    if accelerator.is_main_process:
+        write_json(run / "trained-on.json", parts.trained_on)
+        print(_start_block(options, parts, accelerator, run), flush=True)
+    if options.tracker != "none":
+        accelerator.project_configuration.set_directories(str(run))
+        accelerator.project_configuration.logging_dir = str(run)
+        accelerator.init_trackers("tensorboard", config=None)
+    progress = fit(
+        parts.model,
+        train=parts.batches["train"],
+        validation=parts.batches["validation"],
+        options=options,
+        seed=options.seed,
+        workers=parts.workers,
+        accelerator=accelerator,
+        run=run,
+        save=parts.save,
+        resume=options.resume,
+    )
+    parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
+    metrics: dict[str, Any] = {}
+    for split in ("validation", "test") if options.test else ("validation",):
+        scores = parts.score(split)
+        metrics[split] = parts.report(split, scores)
+        if accelerator.is_main_process:
+            said = parts.predictions(split, scores)
+            write_csv(run / f"predictions-{split}.csv", said)
+            parts.draw(said, run, split)
+    if accelerator.is_main_process:
+        from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
+
+        draw_curves(progress.history, run / "curves.png")
+        notes = [f"scored: checkpoints/{options.score}, trained for {progress.epoch} epochs", *parts.notes]
+        if not options.test:
+            notes.append("test was not opened (--no-test)")
+        title = f"{parts.title}: run {run.name}"
+        table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics, by=parts.by)
+        write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
+        steps = "\n".join(f"  {step.replace('RUN', str(run))}" for step in parts.next_steps)
+        print(f"\n{table}\n\n{notes[0]}; everything is in {run}\nnext:\n{steps}", flush=True)
+    accelerator.end_training()
+    return run
+
+
+def make_encoder(options: Any) -> Encoder:
+    """The encoder that `EncoderOptions` describe. Raises `UserError` where they do not fit."""
+    encoder = build_encoder(
+        options.encoder,
+        weights=options.weights,
+        stages=options.stages,
+        depth=options.depth,
+        width=options.width,
+        train_from=options.train_encoder,
+        batch_norm=options.batch_norm,
+    )
+    if options.views > 1 and encoder.frozen_part == "none":
+        raise UserError(
+            f"--views {options.views}: with --train-encoder {options.train_encoder} no stage of {options.encoder} is "
+            "frozen, so there is nothing to keep; leave --views out, each epoch makes new views"
+        )
+    return encoder
+
+
+def preprocessing_of(options: Any, wanted: Preprocessing) -> Preprocessing:
+    """What the weights want, but for the size and the way of resizing that the options name."""
+    changed = {"size": options.image_size, "resize": options.resize}
+    return Preprocessing(**vars(wanted) | {name: value for name, value in changed.items() if value is not None})
+
+
+def encoder_note(options: Any) -> str:
+    """One line about the encoder, its weights and what of it is trained."""
+    trained = {"none": "frozen, features cached", "all": "trained"}.get(
+        options.train_encoder, f"trained from {options.train_encoder} on"
+    )
+    weights = "random weights" if options.weights == "none" else f"weights {options.weights}"
+    return f"encoder: {options.encoder}, {weights}, {trained}"
+
+
+def _go_on(run: Path, parts: Parts) -> None:
+    """Give the model the weights of its last epoch. Refuses other training data than the run was started with."""
+    if read_json(run / "trained-on.json") != parts.trained_on:
+        raise UserError(f"--resume: the training data are not those that {run} was started with; start another run")
+    try:
+        last = checkpoint_directory(run, "last")
+    except UserError:
+        raise UserError(f"--resume: {run} was stopped in its first epoch; start it anew with --overwrite") from None
+    parts.model.load_state_dict(parts.load(last))
+
+
+def _start_block(options: Any, parts: Parts, accelerator: Accelerator, run: Path) -> str:
+    total, trained = count_parameters(parts.model)
+    lines = [
+        f"Hỏi Ảnh: {parts.title}",
+        *parts.notes,
+        f"parameters: {trained:,} trained, {total - trained:,} frozen",
+        f"device: {accelerator.device.type}, {accelerator.num_processes} process(es), precision {options.precision}",
+        f"run: {run}",
+    ]
+    return "\n".join(lines)
