@@ -147,7 +147,8 @@ def classification_report(
     """Every figure we report of one scored split, as plain floats.
 
     All arrays `(n,)`: the gold and the predicted class (gold −1: not in the vocabulary), the probability of the
-    predicted one, −log p(gold) (NaN where gold is −1), the gold class's rank from 1, and each sample's type.
+    predicted one, −log p(gold) (NaN where gold is −1), the gold class's rank from 1, and each sample's type. `by` names
+    the breakdown; "by_class", where the type is the gold class, has each one's F1 too.
     """
     logging.getLogger("evaluate").setLevel(logging.ERROR)
     labels = {"predictions": predicted, "references": gold}
@@ -156,7 +157,14 @@ def classification_report(
     report |= MacroF1().compute(**labels) | TopK().compute(predictions=rank, references=gold)
     report |= CalibrationError().compute(predictions=probability, references=predicted == gold)
     report[by] = GroupedAccuracy().compute(**labels, types=list(types))
+    f1 = {}
+    if by == "by_class":
+        classes = np.unique(gold[gold != _OUTSIDE])
+        values = f1_score(gold, predicted, labels=classes, average=None, zero_division=0) if len(classes) else []
+        f1 = {label: float(value) for label, value in zip(classes, values, strict=True)}
     for name, row in report[by].items():
         chosen = np.asarray(types) == name
+        if by == "by_class":
+            row["f1"] = f1.get(gold[chosen][0], 0.0)
         row |= NegativeLogLikelihood().compute(predictions=loss[chosen], references=gold[chosen])
     return report

@@ -115,6 +115,25 @@ def group_split(
     return np.flatnonzero(~chosen).tolist(), np.flatnonzero(chosen).tolist()
 
 
+def group_fold(
+    labels: Sequence[str], groups: Sequence[str], *, folds: int, fold: int, seed: int, what: str = "the data"
+) -> tuple[list[int], list[int]]:
+    """As `group_split`, but what is split off is number `fold` of `folds` parts that together are all rows: over all
+    of them, each row is validated on once. Raises `UserError` for a fold that is not there and for too few groups."""
+    count = len(set(groups))
+    if not 0 <= fold < folds:
+        raise UserError(f"{what}: fold {fold} of {folds}; they count from 0 to {folds - 1}")
+    if not 2 <= folds <= count:
+        raise UserError(f"{what}: {folds} folds of {count} group(s); a group stays whole, give 2 to {max(2, count)}")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels rarer than folds
+        stay, go = list(splitter.split(labels, labels, groups))[fold]
+    if not len(go):
+        raise UserError(f"{what}: no group falls into fold {fold} of {folds}; give fewer folds")
+    return stay.tolist(), go.tolist()
+
+
 def _part(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Indices of about `fraction` of the rows: as many folds as make it up. There are two groups or more."""
     if fraction > 0.5:

@@ -68,6 +68,8 @@ class StudyOptions:
     """YAML file of the study; common/study.py shows its shape"""
     data: str | None = None
     """data of every cell: folder, file or Hub id; default what the study says, else the embedded data set"""
+    features: str | None = None
+    """instead of --data, features that someone computed before (scripts/extract_features.py), for every cell"""
     weights: str | None = None
     """local weights file for the cells whose weights are imagenet"""
     output: str | None = None
@@ -193,7 +195,7 @@ def cell_options(
     script has them, for a baseline has no learning rate; one that no script has is refused, and so is an option of
     a cell's own that its script has not.
     """
-    common = {name: getattr(given, name) for name in ("data", "cache") if getattr(given, name) is not None}
+    common = {name: getattr(given, name) for name in ("data", "features", "cache") if getattr(given, name) is not None}
     common |= {} if given.test else {"test": False}
     forced = _read_pairs(given.set)
     anywhere = set().union(*(known[cell.script] for cell in cells))

@@ -29,7 +29,15 @@ from common.study_processes import Run, run_all, terminated_like_interrupted
 from common.study_tables import write_tables
 
 _FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured
-_PATHS = ("data", "images", "weights")  # options that the scripts write back as absolute paths
+_PATHS = (
+    "data",
+    "images",
+    "clips",
+    "lists",
+    "features",
+    "index",
+    "weights",
+)  # options that the scripts write back as absolute paths
 
 
 def run_study(given: StudyOptions, *, scripts: Path) -> int:

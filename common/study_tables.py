@@ -21,6 +21,7 @@ from common.tables import markdown
 
 _MOST_COLUMNS = 12  # of types side by side; more are shown one below the other
 _ALWAYS = ("loss", "accuracy")
+_CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
 _LAST = ("seconds", "parameters")  # measured columns at the end, whether reported or not
 
 
@@ -41,6 +42,8 @@ def read_measured(run: Path) -> Measured:
     if split is None:
         raise UserError(f"{run / 'metrics.json'}: has neither test nor validation")
     figures = {key: value for key, value in metrics[split].items() if isinstance(value, int | float)}
+    if split == "test" and isinstance(metrics.get("validation", {}).get("accuracy"), float):
+        figures[_CHOSEN_ON] = metrics["validation"]["accuracy"]
     groups = {key: value for key, value in metrics[split].items() if key.startswith("by_")}
     seconds = _seconds(run)
     figures |= {} if seconds is None else {"seconds": seconds}
@@ -198,6 +201,8 @@ def _metrics(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]
     """The metrics with a reported column, and those with a measured one."""
     named = dict.fromkeys(metric for entry in entries for metric in entry["reported"])
     order = [*_ALWAYS, *(metric for metric in named if metric not in _ALWAYS)]
+    if any(_CHOSEN_ON in entry["measured"] for entry in entries):
+        order.insert(len(_ALWAYS), _CHOSEN_ON)
     return [metric for metric in order if metric in named], [metric for metric in order if metric not in _LAST]
 
 
@@ -205,7 +210,8 @@ def _notes(
     entries: Sequence[Mapping[str, Any]], measured: Mapping[tuple[str, int], Measured], failed: Mapping[str, str]
 ) -> list[str]:
     """What must be known to read the table: the data, the split, the seeds, leaks, and what is missing."""
-    data = dict.fromkeys(_data_name(entry["options"].get("data")) for entry in entries)
+    sources = (entry["options"].get("data") or entry["options"].get("features") for entry in entries)
+    data = dict.fromkeys(map(_data_name, sources))
     notes = [f"data: {', '.join(data)}"]
     scored = dict.fromkeys((entry["split"], entry["n"]) for entry in entries if entry["seeds"])
     if scored:

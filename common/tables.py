@@ -17,14 +17,19 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def split_table(metrics: Mapping[str, Mapping[str, Any]], *, by: str = "by_type") -> str:
-    """The loss/accuracy table of one run: a row per type, then all, and for each split its accuracy, loss and n."""
+    """The loss/accuracy table of one run: a row per type, then all, and for each split its accuracy, loss and n.
+
+    By class also its F1; that of all is the mean over the classes.
+    """
+    kind = by.removeprefix("by_")
+    keys = ("accuracy", "loss", "f1", "n") if kind == "class" else ("accuracy", "loss", "n")
     types = sorted({name for split in metrics.values() for name in split[by]})
     rows = []
     for name in [*types, "all"]:
-        row: dict[str, Any] = {"type": name}
+        row: dict[str, Any] = {kind: name}
         for split, figures in metrics.items():
-            chosen = figures if name == "all" else figures[by].get(name, {})
-            row |= {f"{split} {key}": chosen.get(key, "–") for key in ("accuracy", "loss", "n")}
+            chosen = figures | {"f1": figures.get("macro_f1", "–")} if name == "all" else figures[by].get(name, {})
+            row |= {f"{split} {key}": chosen.get(key, "–") for key in keys}
         rows.append(row)
     return markdown(rows)
 

@@ -62,7 +62,8 @@ accuracy = float(options["accuracy"]) + int(options["seed"]) / 10
 by = {"dish": {"accuracy": accuracy, "n": 3}, "yes/no": {"accuracy": accuracy / 2, "n": 1}}
 figures = {"accuracy": accuracy, "loss": 1 - accuracy, "macro_f1": accuracy / 4, "n": 4, "by_type": by}
 splits = ["validation"] + ["test"] * options.get("test", True)
-(run / "metrics.json").write_text(json.dumps({name: figures for name in splits}))
+(run / "metrics.json").write_text(json.dumps({name: figures for name in splits} | {"validation": figures | {"accuracy": 0.125}}
+    if options.get("test", True) else {name: figures for name in splits}))
 """
 BASELINE = """
 import argparse, json, pathlib, yaml
@@ -227,6 +228,7 @@ def test_reported_and_measured_side_by_side(here):
         "reported macro_f1",
         "measured loss",
         "measured accuracy",
+        "measured validation accuracy",
         "measured macro_f1",
         "seeds",
         "seconds",
@@ -234,11 +236,12 @@ def test_reported_and_measured_side_by_side(here):
     ]
     by_name = {line[0]: line[1:] for line in lines[2 : 2 + 5]}
     std = f"{statistics.stdev([0.5, 0.6]):.4f}"
-    big = ["0.7500", "0.1000", f"0.4500 ± {std}", f"0.5500 ± {std}", "0.1375 ± 0.0177", "2", "3.5", "1,234,567"]
+    big = ["0.7500", "0.1000", f"0.4500 ± {std}", f"0.5500 ± {std}", "0.1250 ± 0.0000", "0.1375 ± 0.0177"]
+    big += ["2", "3.5", "1,234,567"]
     assert by_name["Big, 2"] == big
     assert by_name["Small, yes"][:2] == ["–", "–"] and by_name["Small, yes"][3].startswith("0.3000 ±")
     majority = by_name["=majority"]
-    assert majority[:6] == ["–", "–", "–", "0.2500", "–", "1"] and majority[7] == "–"
+    assert majority[:7] == ["–", "–", "–", "0.2500", "–", "–", "1"] and majority[8] == "–"
     assert "# A | B\n" in text and "- data: photos\n" in text and "- measured on: test (n = 4)\n" in text
     assert "- seeds: 0, 1\n" in text and "- Big, yes; Big, 2; Small, yes; Small, 2: LEAKY: 3 photos\n" in text
     assert "## accuracy by type" in text and ["n", "3", "1"] in lines
@@ -329,7 +332,7 @@ def test_a_failure_is_told_and_the_rest_is_run(here, capsys):
     assert f"Big, yes, seed 1: {why}" in error and "Big, 2, seed 1: test accuracy 0.6000" in out
     text = Path("runs/s/table.md").read_text(encoding="utf-8")
     assert (
-        re.search(r"\| Big, yes +\| – +\| – +\| – +\| – +\| 0 of 2 +\| – ", text)
+        re.search(r"\| Big, yes +\| – +\| – +\| – +\| – +\| – +\| 0 of 2 +\| – ", text)
         and f"- failed: Big, yes, seed 1: {why}" in text
     )
     assert table()["by_name"]["Big, 2"]["seeds"] == [0, 1]

@@ -31,8 +31,8 @@ class ClipFolder(PhotoFolder):
             return super().find(reference)
         except UserError:  # which speaks of photos
             raise UserError(
-                f"clip {reference[:200]!r} is no path inside the data folder {self.root}; download clips, and put the "
-                "file that lists them into their folder"
+                f"clip {reference[:200]!r} is no path inside the data folder {self.root}; download clips, and name "
+                "their folder with --clips"
             ) from None
 
 

@@ -51,6 +51,7 @@ _ALIASES = {alias: split for split, aliases in SPLITS.items() for alias in alias
 def load_video(
     source: str,
     *,
+    clips: str | None = None,
     split_list: int | None = None,
     classes: Sequence[str] = (),
     lists: str | None = None,
@@ -61,6 +62,8 @@ def load_video(
     allow_leaky_split: bool = False,
     columns: Mapping[str, str] | None = None,
     random_split: bool = False,
+    folds: int = 0,
+    fold: int = 0,
     cache_directory: Path,
     limit: int | None = None,
 ) -> VideoData:
@@ -70,11 +73,13 @@ def load_video(
     has), `row`. Without a `group` column a clip named as UCF101's are belongs to its source video, any other to its
     content. Ids that are missing or not unique are SPLIT-ROW, in a folder the path.
 
+    clips: folder that the paths of a table start from; default the table's own.
     split_list: the clips and splits of UCF101's official lists 1, 2 or 3, which are looked for in `lists`, else in,
       beneath and beside the folder (`video/ucf101.py`).
     classes: use only these, in any case, in this order.
     validation_fraction, test_fraction, split_seed: a split the source lacks is taken from train, in whole groups,
       stratified by label; test first, validation from what is left.
+    folds, fold: validation is number `fold` of so many group folds of train, for cross-validation.
     on_bad_clip: "fail", or "skip": clips that are missing or cannot be decoded are left out and counted in the notes.
     columns: ours → theirs, for tables that name them otherwise.
     random_split: clips of train and test, when these are made, change places at random, whatever their group: what the
@@ -84,7 +89,7 @@ def load_video(
     Raises `UserError` for anything wrong with the source: see the module.
     """
     skip = _check_choices(on_bad_clip, limit)
-    rows, root, notes = _read(source, columns or {}, cache_directory)
+    rows, root, notes = _read(source, columns or {}, cache_directory, clips)
     if split_list is not None:
         folder = find_lists(root, lists, split_list)
         rows, more = place_by_lists(rows, official_split(folder, split_list, classes), where=source, skip=skip)
@@ -102,12 +107,15 @@ def load_video(
         split_seed=split_seed,
         allow_leaky_split=allow_leaky_split,
         random_split=random_split,
+        folds=folds,
+        fold=fold,
     )
 
 
 def load_clips(
     source: str,
     *,
+    clips: str | None = None,
     split: str = "test",
     classes: Sequence[str],
     split_list: int | None = None,
@@ -123,7 +131,7 @@ def load_clips(
     one that is not among them is kept and noted. UCF101's lists give the clips of the run's classes only.
     """
     skip = _check_choices(on_bad_clip, limit)
-    rows, root, notes = _read(source, columns or {}, cache_directory)
+    rows, root, notes = _read(source, columns or {}, cache_directory, clips)
     if split_list is not None:
         official = official_split(find_lists(root, lists, split_list), split_list, classes)
         rows, more = place_by_lists(rows, official, where=source, skip=skip, needed=(split,))
@@ -204,11 +212,13 @@ def _text(name: str, value: Any) -> str:
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str, columns: Mapping[str, str], cache: Path) -> tuple[Rows, Path, list[str]]:
+def _read(source: str, columns: Mapping[str, str], cache: Path, clips_in: str | None) -> tuple[Rows, Path, list[str]]:
     """→ the rows of a source, the folder that their paths start from, notes."""
     path = to_path(source)
     is_folder = os.path.isdir(path)
     if is_folder and not _has_tables(path) and (clips := find_clips(path)):
+        if clips_in is not None:
+            raise UserError(f"--clips names the folder of the clips that a table lists, and {source} is no table")
         rows, notes = _folder_rows(path, clips)
         return rows, path, notes
     try:
@@ -222,7 +232,10 @@ def _read(source: str, columns: Mapping[str, str], cache: Path) -> tuple[Rows, P
         if len(found) > 1 or not (os.path.isfile(path) or read[0]["split"]):
             read = [row | {"split": split} for row in read]
         rows += read
-    return rows, next(iter(found.values())).root, []
+    root = next(iter(found.values())).root if clips_in is None else to_path(clips_in)
+    if not root.is_dir():
+        raise UserError(f"--clips {clips_in}: no such folder")
+    return rows, root, []
 
 
 def _has_tables(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from common.errors import UserError
 from common.records import SPLITS
-from common.splits import Overlap, check_overlap, describe, group_split, link_groups
+from common.splits import Overlap, check_overlap, describe, group_fold, group_split, link_groups
 from video.ucf101 import match_classes, source_group
 
 Rows = list[dict[str, Any]]
@@ -52,24 +52,33 @@ def make_splits(
     split_seed: int,
     allow_leaky_split: bool,
     random_split: bool,
+    folds: int = 0,
+    fold: int = 0,
 ) -> VideoData:
-    """Check the splits that complete `rows` have, and make those that they lack."""
+    """Check the splits that complete `rows` have, and make those that they lack; or with `folds` validation is number
+    `fold` of so many parts of train (and of a validation split, if there is one)."""
     splits: dict[str, Rows] = {}
     for row in rows:
         splits.setdefault(row["split"] or "train", []).append(row)
     if "train" not in splits:
         raise UserError(f"{where}: has no train split, only {', '.join(splits)}")
     leaks, notes = _find_leaks(splits, allow=allow_leaky_split), list(notes)
+    if folds:
+        splits["train"] = splits["train"] + splits.pop("validation", [])
     for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if split not in splits:
             train = splits["train"]
             labels = [row["label"] for row in train]
             linked = link_groups([row["group"] for row in train], [row["hash"] for row in train])
-            parts = group_split(labels, linked, fraction=fraction, seed=split_seed, what=where)
+            if split == "validation" and folds:
+                parts = group_fold(labels, linked, folds=folds, fold=fold, seed=split_seed, what=where)
+            else:
+                parts = group_split(labels, linked, fraction=fraction, seed=split_seed, what=where)
             splits["train"], splits[split] = ([train[place] for place in part] for part in parts)
             notes.append(
                 f"{split}: {len(splits[split]):,} of {len(train):,} training clips of {where}, whole groups, "
                 f"stratified by label (split seed {split_seed})"
+                + (f", fold {fold} of {folds}" if split == "validation" and folds else "")
             )
     if random_split:
         splits["train"], splits["test"] = _mix(splits["train"], splits["test"], split_seed)

@@ -182,6 +182,8 @@ def load_stored(
     allow_leaky_split: bool = False,
     columns: Mapping[str, str] | None = None,
     random_split: bool = False,
+    folds: int = 0,
+    fold: int = 0,
     limit: int | None = None,
 ) -> tuple[VideoData, StoredFeatures]:
     """Load stored features and check the splits of their index; options as of `video.data.load_video`.
@@ -204,6 +206,8 @@ def load_stored(
         split_seed=split_seed,
         allow_leaky_split=allow_leaky_split,
         random_split=random_split,
+        folds=folds,
+        fold=fold,
     )
     for pair in itertools.combinations(data.splits, 2):
         if same := find_overlap(*({"features": data.splits[split]["hash"]} for split in pair), names=pair):

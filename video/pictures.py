@@ -1,0 +1,30 @@
+"""What a video run leaves for the eye: the confusion matrix of its clips, as a picture and as a table.
+
+Belongs here: choosing what is drawn. Drawing is in `common/plots.py`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.confusion import confusions
+from common.plots import draw_confusion
+from common.runs import write_csv
+
+_MOST = 40  # classes with a row of their own in the picture; the table has them all
+
+
+def write_confusion(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], run: Path, split: str) -> None:
+    """`confusion-<split>.csv`, a row per gold class and a column per predicted one, and the same as a picture.
+
+    `rows` are those of `predictions-<split>.csv`. Clips of a class that the run does not know have rows at the end.
+    """
+    counts = Counter((row["gold"], row["predicted"]) for row in rows)
+    unknown = sorted({row["gold"] for row in rows} - set(classes))
+    table = [{"gold": gold} | {name: counts[gold, name] for name in classes} for gold in [*classes, *unknown]]
+    write_csv(run / f"confusion-{split}.csv", table)
+    together = [{**row, "all": split} for row in rows]
+    draw_confusion(
+        confusions(together, by="all", most=_MOST), run / f"confusion-{split}.png", title=f"{run.name}: {split}"
+    )

@@ -1,0 +1,147 @@
+"""Training and scoring a video run: from options to a run directory.
+
+Belongs here: what a video run is made of, each part of which is done elsewhere: clips → frames → encoder and features →
+model. What every task's training then goes through is `common/training_runs.py`'s.
+"""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from common.batches import check_shares
+from common.recurrent import keras_parameters
+from common.runs import cache_directory, main_first
+from common.training_runs import Parts, encoder_note, make_encoder, preprocessing_of, train_task
+from video.batches import ClipBatches
+from video.frames import ClipViews
+from video.model import VideoConfig, VideoModel
+from video.options import TrainVideoOptions
+from video.predict import Classifier
+from video.sampling import Sampling
+from video.scoring import clip_features, load_source, predictions, report_scores, score, scored_batches, trained_on
+
+_PATHS = ("data", "clips", "lists", "features", "index", "weights")
+
+
+def train(options: TrainVideoOptions) -> Path:
+    """Train, score and report one run; returns its directory. Raises `UserError` for anything wrong with the input."""
+    return train_task(options, prepare, task="video", name=_run_name(options), paths=_PATHS)
+
+
+def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
+    """Load and check the clips, build the model, and compute the features that are not cached yet."""
+    cache = cache_directory(options.cache)
+    data, stored = main_first(accelerator, lambda: load_source(options, cache))
+    rows = data.splits["train"]
+    set_seed(options.seed)
+    encoder = None if stored is not None else make_encoder(options)
+    sampling = Sampling(
+        kind=options.sampling,
+        frames=options.frames,
+        stride=options.stride,
+        short=options.short,
+        max_frames=options.max_frames,
+    )
+    about = {}
+    if encoder is not None:
+        preprocessing = preprocessing_of(options, encoder.preprocessing)
+        about = {"encoder": encoder.config, "preprocessing": vars(preprocessing), "sampling": asdict(sampling)}
+    else:
+        about = {"features": stored.size, "pool": 1}
+    names = {field.name for field in fields(TrainVideoOptions)} & set(VideoConfig().to_dict())
+    names -= {"encoder", "features", "sampling", "classes", *about}
+    config = VideoConfig(classes=data.classes, **about, **{name: getattr(options, name) for name in sorted(names)})
+    model = VideoModel(config)
+    source = varied = store = None
+    differ = bool(options.augment) or (options.sampling == "random" and stored is None)
+    kept = options.views + options.copies  # views of each clip, if they are kept
+    if encoder is not None:
+        model.encoder = encoder
+        source = ClipViews(sampling=sampling, preprocessing=preprocessing)
+        varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
+        if kept > 1 or not differ:  # else each epoch makes views of its own
+            store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
+    batches = {
+        "train": ClipBatches(
+            rows,
+            data.classes,
+            source=varied,
+            store=store,
+            stored=stored,
+            views=options.views,
+            copies=options.copies,
+            varied=differ,
+            order=options.frame_order,
+        )
+    }
+    scored = [name for name in ("validation", "test") if name != "test" or options.test]
+    splits = [data.splits[name] for name in scored]
+    parts = scored_batches(model, splits, source, stored, cache, options, accelerator)
+    batches |= dict(zip(scored, parts, strict=True))
+    check_shares(
+        len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
+    )
+
+    def save(model: nn.Module, directory: Path) -> None:
+        model.save_pretrained(directory)
+
+    def draw(said, run: Path, split: str) -> None:
+        from video.pictures import write_confusion  # draws, with matplotlib, which is slow to load
+
+        write_confusion(said, data.classes, run, split)
+
+    keras = keras_parameters(model.head)
+    more = " …" if len(data.classes) > 12 else ""
+    notes = [*data.notes, f"classes: {len(data.classes)} ({', '.join(data.classes[:12])}{more})"]
+    notes += [f"head: {_head_note(options)}; {keras:,} parameters by Keras's count"]
+    notes += (
+        [_frames_note(options, sampling), encoder_note(options)]
+        if encoder is not None
+        else [f"features: {options.features}, {stored.size} numbers a frame"]
+    )
+    return Parts(
+        title="video classification",
+        model=model,
+        batches=batches,
+        workers=0 if store is not None or stored is not None else options.workers,
+        save=save,
+        load=lambda directory: Classifier.from_pretrained(directory).model.state_dict(),
+        score=lambda split: score(model, batches[split], options, accelerator),
+        report=lambda split, scores: report_scores(scores, batches[split].rows),
+        predictions=lambda split, scores: predictions(scores, batches[split].rows, data.classes),
+        draw=draw,
+        trained_on=trained_on(rows),
+        notes=notes,
+        next_steps=_next_commands(options),
+        by="by_class",
+    )
+
+
+def _run_name(options: TrainVideoOptions) -> str:
+    source = Path(options.data or options.features).resolve().stem if options.data or options.features else "motions"
+    seen = "features" if options.features else options.encoder.replace("/", "-").replace(":", "-")
+    return f"video-{source}-{seen}-{options.head}-seed{options.seed}"
+
+
+def _head_note(options: TrainVideoOptions) -> str:
+    change = ", with differences" if options.difference else ""
+    order = ", frames shuffled" if options.frame_order == "shuffled" else ""
+    if options.head in ("mean", "max", "last"):
+        return f"{options.head} of the frames, linear{change}{order}"
+    both = "bidirectional " if options.bidirectional else ""
+    layers = f"{options.layers} × " if options.layers > 1 else ""
+    return f"{layers}{both}{options.head} {options.hidden}, {options.readout} state{change}{order}"
+
+
+def _frames_note(options: TrainVideoOptions, sampling: Sampling) -> str:
+    varied = f"; training views vary {', '.join(options.augment)} per {options.augment_per}" if options.augment else ""
+    return f"frames: {sampling.kind}, {sampling.frames} a clip, short clips: {sampling.short}{varied}"
+
+
+def _next_commands(options: TrainVideoOptions) -> list[str]:
+    if options.features is not None:
+        return ["python scripts/evaluate.py RUN --features FILE --index INDEX.csv"]
+    return ["python scripts/evaluate.py RUN --data FILE.csv", "python scripts/predict_video.py --run RUN --video CLIP"]
