@@ -96,7 +96,8 @@ class VideoModel(PreTrainedModel):
         super().__init__(config)
         size = config.features
         if config.encoder is not None:
-            self.encoder = encoder_from_config(config.encoder)
+            with torch.random.fork_rng(devices=[]):  # the head starts alike with clips and with features of them
+                self.encoder = encoder_from_config(config.encoder)
             self._preprocessing = Preprocessing(**config.preprocessing)
             size = self.encoder.channels * config.pool**2
         size *= 1 + config.difference

@@ -93,7 +93,7 @@ class VideoModelOptions:
     """a linear layer on each frame first, to this size; 0: none"""
     difference: bool = False
     """beside each frame's features, what they differ by from those of the frame before"""
-    feature_norm: bool = False
+    feature_norm: bool = True
     """LayerNorm on each frame's features"""
     input_dropout: Fraction = 0.0
     """on them"""
@@ -124,6 +124,8 @@ class TrainVideoOptions(
     """cross-validation: validation is one of so many parts of train, whole groups; 0: --validation-fraction of it"""
     fold: Annotated[int, Field(ge=0)] | None = None
     """which of the --folds, from 0; default the --seed, counted round and round, so that seeds 0, 1, … take turns"""
+    epochs: Count = 12
+    """passes over the training split"""
     random_split: bool = False
     """mix the clips of train and test, whatever their group: shows what a leak is worth (scripts/show_leak.py)"""
 
@@ -136,6 +138,8 @@ class TrainVideoOptions(
             )
         if self.folds and self.fold is None:
             self.fold = self.seed % self.folds
+        if self.data is None and self.features is None and self.image_size is None:
+            self.image_size = 48  # of the embedded clips
         if self.features is not None:
             if self.augment or self.views > 1 or self.copies:
                 raise UserError("--features have no frames that vary: leave --augment, --views and --copies out")

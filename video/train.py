@@ -54,6 +54,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     names = {field.name for field in fields(TrainVideoOptions)} & set(VideoConfig().to_dict())
     names -= {"encoder", "features", "sampling", "classes", *about}
     config = VideoConfig(classes=data.classes, **about, **{name: getattr(options, name) for name in sorted(names)})
+    set_seed(options.seed)  # whatever was drawn for the encoder, the head starts alike
     model = VideoModel(config)
     source = varied = store = None
     differ = bool(options.augment) or (options.sampling == "random" and stored is None)
