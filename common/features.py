@@ -37,7 +37,7 @@ from common.images import Preprocessing, augment, normalise, read_image, seeded,
 from common.symmetry import symmetries
 
 _STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_SHARD_BYTES = 256 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
+_SHARD_BYTES = 64 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
 
 Row = tuple[str, int]  # hash of a file's bytes, view (0: the plain one)
 

@@ -79,10 +79,18 @@ def choose_output(options: Any, name: str) -> Path:
     return path
 
 
-def open_run(path: Path, options: Any, *, task: str, command: str, parameters: tuple[int, int] | None = None) -> None:
+def open_run(
+    path: Path,
+    options: Any,
+    *,
+    task: str,
+    command: str,
+    parameters: tuple[int, int] | None = None,
+    figures: Mapping[str, float] | None = None,
+) -> None:
     """Create the run directory with its configuration and environment; an overwritten run goes only now.
 
-    `parameters`: how many the model has, in all and trained.
+    `parameters`: how many the model has, in all and trained; `figures`: more of the model, for tables.
     """
     try:
         if path.exists() and not options.resume:
@@ -100,6 +108,8 @@ def open_run(path: Path, options: Any, *, task: str, command: str, parameters: t
         if parameters is not None:
             total, trained = parameters
             environment["parameters"] = {"trained": trained, "frozen": total - trained}
+        if figures:
+            environment["figures"] = dict(figures)
         environment["packages"] = {name: _version(name) for name in _PACKAGES}
         write_json(path / "environment.json", environment)
     except OSError as error:

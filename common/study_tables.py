@@ -48,6 +48,12 @@ def read_measured(run: Path) -> Measured:
     seconds = _seconds(run)
     figures |= {} if seconds is None else {"seconds": seconds}
     environment = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
+    figures |= environment.get("figures", {})
+    history = run / "history.jsonl"
+    if history.is_file():
+        figures["epochs"] = sum(bool(line.strip()) for line in history.read_text(encoding="utf-8").splitlines())
+    for name, values in metrics[split].get("by_class", {}).items():
+        figures |= {f"f1 {name}": values["f1"]} if "f1" in values else {}
     trained = environment.get("parameters", {}).get("trained")
     figures |= {} if trained is None else {"parameters": trained}
     report = run / "report.md"
@@ -275,7 +281,9 @@ def _figure(metric: str, value: float | None) -> str:
         return "–"
     if metric == "seconds":
         return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
-    return f"{value:,.0f}" if metric in ("n", "parameters") else f"{value:.4f}"
+    if metric == "epochs":
+        return f"{value:.1f}"
+    return f"{value:,.0f}" if metric in ("n", "parameters", "keras_parameters") else f"{value:.4f}"
 
 
 def _no_formula(text: str) -> str:

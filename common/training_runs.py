@@ -6,7 +6,7 @@ report), and what it says at its start and end. What the parts are is the tasks'
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Parts:
     """commands to try next, with RUN for the run directory"""
     by: str = "by_type"
     """what the figures are broken down by"""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """more figures of the model, for the tables of studies"""
 
 
 def train_task(
@@ -87,7 +89,8 @@ def train_task(
     if options.resume:
         _go_on(run, parts)
     size = count_parameters(parts.model)
-    on_main(accelerator, lambda: open_run(run, options, task=task, command=typed_command(), parameters=size))
+    about = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
+    on_main(accelerator, lambda: open_run(run, options, **about))
     if accelerator.is_main_process:
         write_json(run / "trained-on.json", parts.trained_on)
         print(_start_block(options, parts, accelerator, run), flush=True)
@@ -120,7 +123,9 @@ def train_task(
         from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
 
         draw_curves(progress.history, run / "curves.png")
-        notes = [f"scored: checkpoints/{options.score}, trained for {progress.epoch} epochs", *parts.notes]
+        seconds = sum(row["seconds"] for row in progress.history)
+        trained = f"trained for {progress.epoch} epochs, {seconds:,.0f} s"
+        notes = [f"scored: checkpoints/{options.score}, {trained}", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
         title = f"{parts.title}: run {run.name}"

@@ -260,6 +260,44 @@ def test_schedules():
     restarts = rates(11, schedule="cosine_restarts", restart_every=1)
     assert restarts[0] == restarts[5] == restarts[10] == 1.0 and restarts[4] < 0.2
     assert rates(4, schedule="plateau", plateau_patience=1) == pytest.approx([1, 1, 1, 0.1])
+    epochs = {"schedule_per": "epoch"}
+    assert rates(4, schedule="linear", **epochs) == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert rates(4, schedule="constant", warmup=0.5, **epochs) == pytest.approx([0.5, 1, 1, 1])  # no epoch at rate 0
+    assert rates(4, schedule="cosine_restarts", restart_every=2, **epochs) == pytest.approx([1, 0.5, 1, 0.5])
+
+
+def test_what_a_model_learns_beside_its_answer_is_learned_where_the_batch_knows_it(tmp_path):
+    """The sign of the first coordinate, said by a second output; unknown (−1) for half of the samples."""
+
+    class Both(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.also = nn.Linear(4, 2)
+
+        def forward(self, points):
+            return SimpleNamespace(logits=self.net(points), auxiliary_logits=self.also(points))
+
+    class Known(Points):
+        def __getitems__(self, keys):
+            batch = super().__getitems__(keys)
+            known = torch.where(batch["index"] % 2 == 0, (batch["inputs"]["points"][:, 0] > 0).long(), -1)
+            return batch | {"auxiliary_labels": known}
+
+    def learned(weight: float) -> float:
+        model, source = Both(), Known(96, 1)
+        start = model.also.weight.detach().clone()
+        options = TrainingOptions(epochs=8, learning_rate=0.05, auxiliary=weight, weight_decay=0.0)
+        accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+        keywords = {"seed": 0, "workers": 0, "accelerator": accelerator}
+        run = tmp_path / str(weight)
+        run.mkdir()
+        fit(model, train=source, validation=Points(24, 2), options=options, run=run, save=save, **keywords)
+        if not weight:
+            assert torch.equal(model.also.weight.detach(), start)
+        said = model.also(source.points).argmax(-1)
+        return float((said == (source.points[:, 0] > 0)).float().mean())
+
+    assert learned(1.0) > 0.95 > learned(0.0)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):

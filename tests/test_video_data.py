@@ -176,7 +176,7 @@ def test_limit_keeps_the_first_of_each_split_and_all_classes(tmp_path, load, ref
     data = load(make_set(tmp_path / "data"), limit=2)
     assert sizes(data) == [2, 2, 2] and data.classes == ["calm", "fight"]
     assert data.splits["train"]["label"][:] == ["fight", "fight"]
-    assert any(note.startswith("limit: only the first 2") for note in data.notes)
+    assert any(note.startswith("limit: only 2 clips of each split") for note in data.notes)
     refused(r"--limit 0", tmp_path / "data", limit=0)
 
 

@@ -28,12 +28,12 @@ from video.splits import (
     Rows,
     VideoData,
     choose_split,
-    first_of_each,
     limit_note,
     make_splits,
     name_groups,
     select_classes,
     split_keys,
+    spread_of_each,
     summary,
     to_dataset,
 )
@@ -84,7 +84,7 @@ def load_video(
     columns: ours → theirs, for tables that name them otherwise.
     random_split: clips of train and test, when these are made, change places at random, whatever their group: what the
       leak is shown with (`scripts/show_leak.py`). The sizes and the validation clips stay.
-    limit: use only the first so many clips of each split (each file), for smoke tests.
+    limit: use only so many clips of each split (each file), evenly spread over it, for smoke tests.
 
     Raises `UserError` for anything wrong with the source: see the module.
     """
@@ -96,7 +96,7 @@ def load_video(
         notes += [f"splits: UCF101's official lists {split_list} in {folder}", *more]
     rows, names, more = select_classes(rows, classes, where=source)
     notes += more
-    rows, more = _add_clips(first_of_each(rows, limit), root, skip=skip, cache=cache_directory)
+    rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
     return make_splits(
         rows,
         names,
@@ -137,7 +137,7 @@ def load_clips(
         rows, more = place_by_lists(rows, official, where=source, skip=skip, needed=(split,))
         notes += more
     rows, unknown = choose_split(rows, split, classes, where=source)
-    rows, more = _add_clips(first_of_each(rows, limit), root, skip=skip, cache=cache_directory)
+    rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
     return to_dataset(rows), [summary(split, rows), *notes, *more, *unknown, *limit_note(limit)]
 
 

@@ -6,8 +6,8 @@ Belongs here: rendering the clips and writing them as video files in the ordinar
 reading them back; `video/data.py` and `video/decode.py` read them like anybody's clips.
 
 It exists to show what a recurrent net is for, so its frames must give nothing away. A shape on a textured background
-has a place, a size and a brightness, each drawn uniformly from its range for every clip; one of them goes once around
-a part of its range as a sawtooth (out at one side, in at the other), and the class is which one and in which direction:
+has a place, a size and a brightness, each drawn uniformly from its range for every clip; x, y or the size goes through
+most of its range as a sawtooth (out at one side, in at the other), and the class is which one and in which direction:
 
 - at every moment everything is uniform over its range whatever the class: one frame, the last too, is at chance (1/6);
 - a clip played backwards is a clip of the opposite class, drawn as likely: without the order of frames, as for a mean

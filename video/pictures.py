@@ -22,7 +22,9 @@ def write_confusion(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], r
     """
     counts = Counter((row["gold"], row["predicted"]) for row in rows)
     unknown = sorted({row["gold"] for row in rows} - set(classes))
-    table = [{"gold": gold} | {name: counts[gold, name] for name in classes} for gold in [*classes, *unknown]]
+    table = [
+        {"gold \\ predicted": gold} | {name: counts[gold, name] for name in classes} for gold in [*classes, *unknown]
+    ]
     write_csv(run / f"confusion-{split}.csv", table)
     together = [{**row, "all": split} for row in rows]
     draw_confusion(

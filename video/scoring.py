@@ -151,6 +151,8 @@ def evaluate_run(options: EvaluateVideoOptions) -> dict[str, Any]:
     refuse_existing(options.predictions, overwrite=options.overwrite, option="--predictions")
     trained = build(TrainVideoOptions, saved, where=str(run / "config.yaml"))
     trained.cache, trained.workers, trained.tracker = options.cache or trained.cache, options.workers, "none"
+    if options.on_bad_clip == "skip":
+        trained.on_bad_clip = "skip"
     if trained.precision == "fp16" and not torch.cuda.is_available():
         trained.precision = "no"
     accelerator = make_accelerator(trained)
@@ -202,7 +204,7 @@ def _load(
         return rows, stored, key, notes
     rows, notes = load_clips(
         source,
-        clips=options.clips,
+        clips=options.clips or trained.clips,
         split=options.split,
         classes=classes,
         split_list=options.split_list,

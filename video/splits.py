@@ -131,20 +131,22 @@ def choose_split(rows: Rows, split: str, classes: Sequence[str], *, where: str) 
     return chosen, _note_unknown(chosen, classes, "", "never right, for the run has no class")
 
 
-def first_of_each(rows: Rows, limit: int | None) -> Rows:
-    """The first `limit` rows of each split."""
-    counts: Counter[str] = Counter()
-    kept = []
-    for row in rows:
-        counts[row["split"]] += 1
-        if limit is None or counts[row["split"]] <= limit:
-            kept.append(row)
-    return kept
+def spread_of_each(rows: Rows, limit: int | None) -> Rows:
+    """`limit` rows of each split, evenly spread over it: sources are often sorted by class."""
+    together: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        together.setdefault(row["split"], []).append(place)
+    if limit is None:
+        return rows
+    kept = {
+        places[(2 * number + 1) * len(places) // (2 * limit)] for places in together.values() for number in range(limit)
+    }
+    return [row for place, row in enumerate(rows) if place in kept]
 
 
 def limit_note(limit: int | None) -> list[str]:
-    """The note of `first_of_each`, if it left anything to note."""
-    return [] if limit is None else [f"limit: only the first {limit:,} clips of each split are used"]
+    """The note of `spread_of_each`, if it left anything to note."""
+    return [] if limit is None else [f"limit: only {limit:,} clips of each split are used, spread evenly over it"]
 
 
 def name_groups(rows: Rows) -> list[str]:

@@ -38,11 +38,11 @@ from video.splits import (
     Rows,
     VideoData,
     choose_split,
-    first_of_each,
     limit_note,
     make_splits,
     name_groups,
     select_classes,
+    spread_of_each,
     summary,
     to_dataset,
 )
@@ -195,7 +195,7 @@ def load_stored(
     """
     stored, rows = _read(features, index, columns or {})
     rows, names, notes = select_classes(rows, classes, where=features)
-    rows = _add_hashes(first_of_each(rows, limit), stored)
+    rows = _add_hashes(spread_of_each(rows, limit), stored)
     data = make_splits(
         rows,
         names,
@@ -227,7 +227,7 @@ def load_stored_clips(
     """Stored features to be scored by a run of `classes`: → rows, features, notes; as `video.data.load_clips`."""
     stored, rows = _read(features, index, columns or {})
     rows, unknown = choose_split(rows, split, classes, where=features)
-    rows = _add_hashes(first_of_each(rows, limit), stored)
+    rows = _add_hashes(spread_of_each(rows, limit), stored)
     groups = name_groups(rows)
     return to_dataset(rows), stored, [summary(split, rows), *groups, *unknown, *limit_note(limit)]
 

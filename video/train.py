@@ -118,6 +118,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         notes=notes,
         next_steps=_next_commands(options),
         by="by_class",
+        figures={"keras_parameters": keras},
     )
 
 
