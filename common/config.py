@@ -11,6 +11,7 @@ which is its help text. Classes combine by inheritance into the options of one c
 import argparse
 import difflib
 import functools
+import os
 import textwrap
 import types
 import typing
@@ -119,6 +120,13 @@ def write_options(path: str | Path, values: Any, *, header: str = "") -> None:
 def to_plain(values: Any) -> dict[str, Any]:
     """Options as plain values for YAML and JSON."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(values).items()}
+
+
+def same_value(saved: Any, wanted: Any, *, path: bool) -> bool:
+    """Whether two values of an option are equal or, of one that may name a file, two ways to write one path."""
+    if path and isinstance(saved, str) and isinstance(wanted, str):
+        return saved == wanted or os.path.realpath(saved) == os.path.realpath(os.path.expanduser(wanted))
+    return saved == wanted
 
 
 def flag(name: str) -> str:

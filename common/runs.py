@@ -136,9 +136,14 @@ def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside and rename it: a reader finds the old file or the new one, whole. NaN becomes null."""
+    write_text(path, json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text beside and rename it."""
     fresh = path.with_name(path.name + ".new")
     try:
-        fresh.write_text(json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
@@ -201,7 +206,7 @@ def write_report(
     if (run / "curves.png").exists():
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
     for path in sorted(run.glob("confusion-*.png")):
-        lines += [f"![predicted against gold answers, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
+        lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
     (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
     return table
 

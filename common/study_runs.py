@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from common.config import read_yaml
+from common.config import read_yaml, same_value
 from common.errors import UserError
 from common.runs import typed_command
 from common.study import Cell, Study, StudyOptions, cell_options, choose, read_study
@@ -149,15 +149,9 @@ def _difference(run: Run) -> str | None:
         return f"another script than {run.cell.script}"
     # The study's file holds what was asked for; a script's own may hold more, and defaults that it chose by itself.
     for key in sorted(set(saved) | set(run.options) if saved_by_study else run.options):
-        if key not in _FREE and not _same(key, saved.get(key), run.options.get(key)):
+        if key not in _FREE and not same_value(saved.get(key), run.options.get(key), path=key in _PATHS):
             return f"{key} = {saved.get(key, 'its default')}, not {run.options.get(key, 'its default')}"
     return None
-
-
-def _same(key: str, saved: Any, wanted: Any) -> bool:
-    if key in _PATHS and isinstance(saved, str) and isinstance(wanted, str):
-        return saved == wanted or os.path.realpath(saved) == os.path.realpath(os.path.expanduser(wanted))
-    return saved == wanted
 
 
 def _refuse_other_options(run: Run) -> None:

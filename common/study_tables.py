@@ -15,7 +15,7 @@ from typing import Any
 from tabulate import tabulate
 
 from common.errors import UserError
-from common.runs import read_json, write_csv, write_json
+from common.runs import read_json, write_csv, write_json, write_text
 from common.study import Cell
 from common.tables import markdown
 
@@ -98,10 +98,10 @@ def write_tables(
     lines += ["", "![accuracy, measured and reported](accuracy.png)"] if pictured else []
     write_json(output / "table.json", {"title": title, "command": command, "notes": notes, "cells": entries})
     write_csv(output / "table.csv", csv_rows(entries))
-    _write_text(output / "table.tex", _latex(title, notes, tables))
+    write_text(output / "table.tex", _latex(title, notes, tables))
     if pictured:
         draw_bars(entries, output / "accuracy.png", title=title)
-    _write_text(output / "table.md", "\n".join(lines) + "\n")
+    write_text(output / "table.md", "\n".join(lines) + "\n")
     return "\n\n".join(markdown(shown) for _, shown in tables)
 
 
@@ -303,12 +303,3 @@ def _latex(title: str, notes: Sequence[str], tables: Sequence[tuple[str, Sequenc
         text = tabulate(rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
         lines += ["", *([f"% {caption}"] if caption else []), text]
     return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("–", "--")
-
-
-def _write_text(path: Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

@@ -18,9 +18,9 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from common.config import build, to_plain
+from common.config import build, same_value, to_plain
 from common.errors import UserError
-from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json
+from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json, write_text
 from common.study_tables import mean_and_spread, read_measured
 from common.tables import markdown
 from video.leak_options import ShowLeakOptions
@@ -82,7 +82,7 @@ def show_leak(options: ShowLeakOptions) -> dict[str, Any]:
         train(_started(run, options.overwrite))
     found = _measure(options, runs, output)
     table, lines = _table(found)
-    _write_text(output / "table.md", "\n".join(["# " + found["title"], "", *lines, ""]))
+    write_text(output / "table.md", "\n".join(["# " + found["title"], "", *lines, ""]))
     write_json(output / "table.json", found)
     print("\n".join(["", table, "", found["meaning"], *found["notes"], "", f"everything is in {output}"]), flush=True)
     return found
@@ -116,17 +116,11 @@ def _refuse_other_options(run: LeakRun) -> None:
     then = to_plain(build(TrainVideoOptions, saved, where=str(run.path / "config.yaml")))
     now = to_plain(run.options)
     for key in sorted(now.keys() - _FREE):
-        if not _same(then[key], now[key]):
+        if not same_value(then[key], now[key], path=True):
             raise UserError(
                 f"{run.path} was run with {key} = {then[key]}, not {now[key]}; choose another --output, or start "
                 "all its runs anew with --overwrite"
             )
-
-
-def _same(saved: Any, wanted: Any) -> bool:
-    """Whether two values are equal, or two ways to write one path: a run has absolute ones."""
-    texts = isinstance(saved, str) and isinstance(wanted, str)
-    return saved == wanted or (texts and os.path.realpath(saved) == os.path.realpath(os.path.expanduser(wanted)))
 
 
 def _refuse_lone_clips(options: TrainVideoOptions, source: str) -> None:
@@ -251,12 +245,3 @@ def _percent(share: float) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
