@@ -87,3 +87,9 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     return value
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run finished an epoch, so that it can go on."""
+    last = run / "checkpoints" / "last"  # last.old: stopped between the two renames that replace it
+    return last.is_dir() or last.with_name("last.old").is_dir()

@@ -171,8 +171,13 @@ def _parser(cls: type) -> argparse.ArgumentParser:
                 "this command" if owner is cls else " ".join((owner.__doc__ or owner.__name__).split("\n\n")[0].split())
             )
             groups[owner] = parser.add_argument_group(title)
-        _add(groups[owner], name, info, owner.__pydantic_fields__[name].description or "")
+        said = [base.__pydantic_fields__[name].description for base in cls.__mro__ if _declares(base, name)]
+        _add(groups[owner], name, info, next(filter(None, said), ""))
     return parser
+
+
+def _declares(base: type, name: str) -> bool:
+    return name in getattr(base, "__annotations__", {}) and hasattr(base, "__pydantic_fields__")
 
 
 def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldInfo, description: str) -> None:

@@ -84,7 +84,7 @@ class EncoderOptions:
     image_size: Annotated[int, Field(ge=16, le=1024)] | None = None
     """side in pixels of what the encoder sees; default what the weights want"""
     resize: Literal["crop", "squash", "pad"] | None = None
-    """centre crop, squash to a square, or pad (padded cells are masked); default what the weights want"""
+    """centre crop, squash to a square, or pad (photos alone: padded cells are masked); default what the weights want"""
     augment: tuple[Literal["crop", "flip", "turn", "color", "blur"], ...] = ()
     """what training views of a photo vary; with flip (mirrored) and turn (by quarters), "bên trái" is turned too"""
     views: Count = 1
@@ -117,7 +117,7 @@ class TrainingOptions:
     epochs: Count = 24
     """passes over the training split"""
     batch_size: Count = 16
-    """photos (clips) per step over all processes, each with all its questions"""
+    """photos, each with all its questions, or clips per step, over all processes"""
     accumulation: Count = 1
     """parts in which a process works through its share of a batch; the result does not change, the memory does"""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -148,8 +148,6 @@ class TrainingOptions:
     """largest norm of the gradient; 0 does not clip"""
     label_smoothing: Fraction = 0.0
     """probability spread over all classes in the training loss"""
-    auxiliary: Annotated[float, Field(ge=0)] = 0.25
-    """weight of the loss of what a model learns beside its answer (vqa: --grounding)"""
     weight_averaging: Fraction = 0.0
     """score and keep a running mean of the weights: the share it keeps at each step (0.99, say); 0: the weights"""
     patience: Annotated[int, Field(ge=0)] = 0

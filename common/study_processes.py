@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import yaml
 from tqdm import tqdm
 
+from common.checkpoints import has_checkpoint
 from common.errors import UserError
 from common.runs import write_json
 from common.study import Cell
@@ -54,8 +55,7 @@ class Run:
 
     @property
     def goes_on(self) -> bool:
-        last = self.path / "checkpoints" / "last"  # last.old: stopped between the two renames that replace it
-        return self.resumes and (last.is_dir() or last.with_name("last.old").is_dir())
+        return self.resumes and has_checkpoint(self.path)
 
     @property
     def finished(self) -> bool:

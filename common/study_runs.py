@@ -49,6 +49,10 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     study = read_study(given.study, seeds=given.seeds)
     output = Path(given.output or Path("runs") / Path(given.study).stem)
     launcher = _read_launcher(given.launcher)
+    if given.features is not None and given.data is not None:
+        raise UserError("--features are used instead of --data: give one of them")
+    if given.features is not None and not Path(given.features).expanduser().exists():
+        raise UserError(f"--features {given.features}: no such file or folder")
     if given.weights is not None and not Path(given.weights).expanduser().is_file():
         raise UserError(f"--weights {given.weights}: no such file")
     chosen = choose(study.cells, given.only)

@@ -100,12 +100,14 @@ def fit(
     run: Path,
     save: Callable[[nn.Module, Path], None],
     resume: bool = False,
+    auxiliary: float = 0.0,
 ) -> Progress:
     """Train `model`, leaving `run/history.jsonl` and `run/checkpoints/{last,best_loss,best_accuracy}`.
 
     `save(model, directory)` writes what a task's `from_pretrained` needs; the state of training is added to `last`.
     With `resume`, training goes on after the last finished epoch of `run`; the caller has given `model` the weights of
-    its `last` checkpoint.
+    its `last` checkpoint. `auxiliary` is the weight of what the model learns beside its answer: the cross-entropy of
+    its output's `auxiliary_logits` with the batch's `auxiliary_labels`.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     steps = steps_per_epoch(len(train), options.batch_size)
@@ -159,6 +161,7 @@ def fit(
             options=options,
             accelerator=accelerator,
             bar=bar,
+            auxiliary=auxiliary,
         )
         if not math.isfinite(trained["loss"]):
             raise UserError(
@@ -203,6 +206,7 @@ def train_one_epoch(
     options: TrainingOptions,
     accelerator: Accelerator,
     bar: tqdm,
+    auxiliary: float = 0.0,
 ) -> dict[str, float]:
     """One pass over the training batches → mean loss and accuracy over all samples of all processes, while training.
 
@@ -231,7 +235,7 @@ def train_one_epoch(
                     label_smoothing=options.label_smoothing,
                 )
                 also = getattr(output, "auxiliary_logits", None)
-                learned = loss if also is None else loss + options.auxiliary * auxiliary_loss(also, part)
+                learned = loss if also is None else loss + auxiliary * auxiliary_loss(also, part)
                 # DistributedDataParallel averages over the processes: times their number makes it the sum again.
                 accelerator.backward(learned * (accelerator.num_processes / samples))
             right = (logits.argmax(dim=-1) == part["labels"]).sum()

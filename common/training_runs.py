@@ -63,6 +63,8 @@ class Parts:
     """lines for a person"""
     next_steps: Sequence[str]
     """commands to try next, with RUN for the run directory"""
+    auxiliary: float = 0.0
+    """weight of what the model learns beside its answer (`common.training.fit`)"""
     by: str = "by_type"
     """what the figures are broken down by"""
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -109,6 +111,7 @@ def train_task(
         run=run,
         save=parts.save,
         resume=options.resume,
+        auxiliary=parts.auxiliary,
     )
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}

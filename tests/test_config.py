@@ -7,6 +7,7 @@ from pydantic import Field
 
 from common.config import options, parse, positional, read_yaml, write_options
 from common.errors import UserError
+from video.options import TrainVideoOptions
 from vqa.options import TrainVqaOptions
 
 
@@ -135,3 +136,10 @@ def test_options_survive_a_round_trip(tmp_path):
 def test_options_that_do_not_go_together(arguments, says):
     with pytest.raises(UserError, match=says):
         parse(TrainVqaOptions, arguments)
+
+
+def test_the_help_of_a_field_that_a_command_declares_anew_is_its_own(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainVideoOptions, ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "what training views of a clip vary" in text and "bên trái" not in text

@@ -286,9 +286,9 @@ def test_what_a_model_learns_beside_its_answer_is_learned_where_the_batch_knows_
     def learned(weight: float) -> float:
         model, source = Both(), Known(96, 1)
         start = model.also.weight.detach().clone()
-        options = TrainingOptions(epochs=8, learning_rate=0.05, auxiliary=weight, weight_decay=0.0)
+        options = TrainingOptions(epochs=8, learning_rate=0.05, weight_decay=0.0)
         accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
-        keywords = {"seed": 0, "workers": 0, "accelerator": accelerator}
+        keywords = {"seed": 0, "workers": 0, "accelerator": accelerator, "auxiliary": weight}
         run = tmp_path / str(weight)
         run.mkdir()
         fit(model, train=source, validation=Points(24, 2), options=options, run=run, save=save, **keywords)

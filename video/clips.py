@@ -30,9 +30,11 @@ class ClipFolder(PhotoFolder):
         try:
             return super().find(reference)
         except UserError:  # which speaks of photos
+            path = os.path.join(self.root, reference)
+            link = f" (a link to {os.path.realpath(path)})" if "\0" not in reference and os.path.islink(path) else ""
             raise UserError(
-                f"clip {reference[:200]!r} is no path inside the data folder {self.root}; download clips, and name "
-                "their folder with --clips"
+                f"clip {reference[:200]!r}{link} is no path inside the data folder {self.root}; copy it there, or list "
+                "clips in a table and name their folder with --clips"
             ) from None
 
 

@@ -133,7 +133,10 @@ def load_clips(
     skip = _check_choices(on_bad_clip, limit)
     rows, root, notes = _read(source, columns or {}, cache_directory, clips)
     if split_list is not None:
-        official = official_split(find_lists(root, lists, split_list), split_list, classes)
+        try:
+            official = official_split(find_lists(root, lists, split_list), split_list, classes)
+        except UserError as error:
+            raise UserError(f"--split-list {split_list} gives the clips of the run's classes: {error}") from None
         rows, more = place_by_lists(rows, official, where=source, skip=skip, needed=(split,))
         notes += more
     rows, unknown = choose_split(rows, split, classes, where=source)

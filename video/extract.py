@@ -23,9 +23,8 @@ from common.training import make_accelerator
 from common.training_runs import encoder_note, make_encoder, preprocessing_of
 from video.data import VideoData
 from video.extract_options import ExtractOptions
-from video.frames import ClipViews
+from video.frames import ClipViews, sampling_of
 from video.options import TrainVideoOptions
-from video.sampling import Sampling
 from video.scoring import load_source
 from video.stored import INDEX, StoredFeatures, write_stored
 
@@ -42,13 +41,7 @@ def extract(options: ExtractOptions) -> Path:
     set_seed(options.seed)
     encoder = make_encoder(training)
     preprocessing = preprocessing_of(training, encoder.preprocessing)
-    sampling = Sampling(
-        kind=options.sampling,
-        frames=options.frames,
-        stride=options.stride,
-        short=options.short,
-        max_frames=options.max_frames,
-    )
+    sampling = sampling_of(options)
     paths = {
         digest: path
         for rows in data.splits.values()

@@ -52,6 +52,7 @@ class ExtractOptions(FrameOptions, EncoderOptions, ClipSourceOptions, DataOption
 
     def __post_init__(self) -> None:
         ClipSourceOptions.__post_init__(self)
+        FrameOptions.__post_init__(self)
         if not self.output.endswith(".safetensors"):
             raise UserError(f"--output {self.output}: features are written to a .safetensors file; name one")
         if self.features is not None:

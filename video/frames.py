@@ -15,6 +15,7 @@ from common.features import View
 from common.images import Preprocessing
 from video.augment import augment_clip
 from video.decode import read_clip
+from video.options import FrameOptions
 from video.sampling import Sampling
 
 
@@ -34,7 +35,7 @@ class ClipViews:
 
     @property
     def frames(self) -> int:
-        return self.sampling.frames
+        return self.sampling.max_frames if self.sampling.kind == "all" else self.sampling.frames
 
     @property
     def about(self) -> dict[str, Any]:
@@ -58,6 +59,17 @@ class ClipViews:
                 frames, places = frames[places], torch.arange(len(places))
             frames = augment_clip(frames, self.augmentation, per=self.per, seed=seed)
         return frames, torch.tensor([0.0, 0.0, 1.0, 1.0]), places
+
+
+def sampling_of(options: FrameOptions) -> Sampling:
+    """The sampling that these options describe."""
+    return Sampling(
+        kind=options.sampling,
+        frames=options.frames,
+        stride=options.stride,
+        short=options.short,
+        max_frames=options.max_frames,
+    )
 
 
 def shuffled(length: int, digest: str, draw: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from common.checkpoints import has_checkpoint
 from common.config import build, same_value, to_plain
 from common.errors import UserError
 from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json, write_text
@@ -51,8 +52,7 @@ class LeakRun:
 
     @property
     def goes_on(self) -> bool:
-        last = self.path / "checkpoints" / "last"  # last.old: stopped between the two renames that replace it
-        return last.is_dir() or last.with_name("last.old").is_dir()
+        return has_checkpoint(self.path)
 
 
 def show_leak(options: ShowLeakOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Belongs here: declarations only, nothing that imports torch.
 """
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -39,6 +40,10 @@ class ClipSourceOptions:
             raise UserError("--index is the table of --features: give both")
         if self.lists is not None and self.split_list is None:
             raise UserError("--lists is the folder of the lists of --split-list: give both")
+        if self.features is None and getattr(self, "data", None) is None:
+            for name in ("clips", "columns", "split_list", "lists"):
+                if getattr(self, name):
+                    raise UserError(f"{flag(name)} is of --data: give both, or neither")
         if self.features is not None:
             if getattr(self, "data", None) is not None:
                 raise UserError("--features are used instead of clips: give them or --data, not both")
@@ -71,6 +76,12 @@ class FrameOptions:
     """blur, erase and color: the same for a whole clip, or drawn for each frame (report R0)"""
     copies: Annotated[int, Field(ge=0)] = 0
     """each training clip is there so many times more, augmented (report R0: 1), besides its plain self"""
+
+    def __post_init__(self) -> None:
+        if self.sampling == "all" and self.frames > self.max_frames:
+            raise UserError(
+                f"--frames {self.frames}: sampling all fills up to them; at most --max-frames {self.max_frames}"
+            )
 
 
 @options
@@ -143,12 +154,18 @@ class TrainVideoOptions(
         if self.features is not None:
             if self.augment or self.views > 1 or self.copies:
                 raise UserError("--features have no frames that vary: leave --augment, --views and --copies out")
-            self.train_encoder = "none"
+            # What is of clips is not used: saved with the run, it would look as if it had been.
+            for base in (EncoderOptions, FrameOptions):
+                for field in dataclasses.fields(base):
+                    if field.name != "frame_order":
+                        setattr(self, field.name, field.default)
+            self.train_encoder, self.pool = "none", 1
             return
         if self.copies and self.views > 1:
             raise UserError("--copies shows a clip several times an epoch, --views one of its views: give one of them")
         if self.copies and not self.augment and self.sampling != "random":
             raise UserError(f"--copies {self.copies} needs --augment: without it the copies would be the same")
+        FrameOptions.__post_init__(self)
         if self.resize == "pad":
             raise UserError("--resize pad: frames are cropped to their centre square (crop) or squashed")
         views, augment = self.views, self.augment
@@ -157,6 +174,8 @@ class TrainVideoOptions(
         if self.views > 1 and self.sampling == "random":
             self.augment = augment or ("crop",)  # so that these checks see: frames of their own make views differ, too
         EncoderOptions.__post_init__(self)
+        if self.sampling == "random" and self.train_encoder == "none" and self.views == 1:
+            raise UserError("--sampling random with a frozen encoder needs cached views: add --views N (say 4)")
         self.views, self.augment = views, augment
 
     @property
@@ -169,15 +188,13 @@ class EvaluateVideoOptions(ClipSourceOptions, ScoreOptions):
     """Score a trained video run again, on its own test split or on other clips.
 
     examples:
+      scripts/evaluate.py RUN --help      (the options of that run's task)
       scripts/evaluate.py RUN
       scripts/evaluate.py RUN --data heldout.csv --output heldout.json
     """
 
     def __post_init__(self) -> None:
         ClipSourceOptions.__post_init__(self)
-        for name in ("clips", "columns", "split_list", "lists"):
-            if getattr(self, name) and self.data is None and self.features is None:
-                raise UserError(f"{flag(name)} is of --data: give both, or neither to score the run's own data")
 
 
 @options

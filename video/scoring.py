@@ -204,7 +204,7 @@ def _load(
         return rows, stored, key, notes
     rows, notes = load_clips(
         source,
-        clips=options.clips or trained.clips,
+        clips=options.clips,
         split=options.split,
         classes=classes,
         split_list=options.split_list,

@@ -135,7 +135,8 @@ def _inspect(path: Path) -> _Part:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
             if "features" not in names:
-                raise UserError(f"{path}: has no tensor 'features'; it has: {', '.join(sorted(names)) or 'none'}")
+                some = ", ".join(sorted(names)[:5]) + f" and {len(names) - 5} others" * (len(names) > 5)
+                raise UserError(f"{path}: has no tensor 'features'; it has: {some or 'none'}")
             features = file.get_slice("features")
             shape, kind = tuple(features.get_shape()), features.get_dtype()
             lengths = file.get_tensor("lengths").clone() if "lengths" in names else None

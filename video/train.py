@@ -16,7 +16,7 @@ from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
 from common.training_runs import Parts, encoder_note, make_encoder, preprocessing_of, train_task
 from video.batches import ClipBatches
-from video.frames import ClipViews
+from video.frames import ClipViews, sampling_of
 from video.model import VideoConfig, VideoModel
 from video.options import TrainVideoOptions
 from video.predict import Classifier
@@ -38,13 +38,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     rows = data.splits["train"]
     set_seed(options.seed)
     encoder = None if stored is not None else make_encoder(options)
-    sampling = Sampling(
-        kind=options.sampling,
-        frames=options.frames,
-        stride=options.stride,
-        short=options.short,
-        max_frames=options.max_frames,
-    )
+    sampling = sampling_of(options)
     about = {}
     if encoder is not None:
         preprocessing = preprocessing_of(options, encoder.preprocessing)

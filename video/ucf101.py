@@ -192,7 +192,10 @@ def place_by_lists(
         notes.append(f"skipped: {text}")
     for split in needed:
         if split in official and not counts[split]:
-            raise UserError(f"{where}: {split} is left empty, for none of its {len(official[split]):,} clips is there")
+            raise UserError(
+                f"{where}: {split} is left empty, for none of its {len(official[split]):,} clips is there; try "
+                "another --split-list, or leave it out"
+            )
     if len(rows) > len(placed):
         notes.append(f"left out: {len(rows) - len(placed):,} clips of {where} that the lists of these classes lack")
     return placed, notes

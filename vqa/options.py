@@ -76,6 +76,8 @@ class ModelOptions:
     grounding: bool = False
     """attention over the grid: answers that name a place (bên trái, ở giữa) come from a net of their own, which finds
     the thing asked about, and learns from yes and no whether it is there"""
+    auxiliary: Annotated[float, Field(ge=0)] = 0.25
+    """weight of that loss of yes and no beside that of the answer"""
     grounding_hidden: Count = 128
     """size of the space in which that net compares cells and words"""
     grounding_dropout: Fraction = 0.3
@@ -189,6 +191,7 @@ class EvaluateOptions(VqaSourceOptions, ScoreOptions):
     """Score a trained run again, on its own test split or on another file.
 
     examples:
+      scripts/evaluate.py RUN --help      (the options of that run's task)
       scripts/evaluate.py RUN
       scripts/evaluate.py RUN --data heldout.csv --output heldout.json
     """

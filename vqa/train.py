@@ -113,6 +113,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         trained_on=trained_on(rows),
         notes=[*data.notes, _coverage_note(data, processor, options), about],
         next_steps=_next_commands(data),
+        auxiliary=options.auxiliary if config.grounds else 0.0,
     )
 
 
