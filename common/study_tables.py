@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from common.errors import UserError
 from common.runs import read_json, write_csv, write_json, write_text
+from common.statistics import wilson
 from common.study import Cell
 from common.tables import markdown
 
@@ -228,6 +229,13 @@ def _notes(
     notes.append("seeds: " + (", ".join(map(str, seeds)) or "none finished"))
     if any(len(entry["seeds"]) > 1 for entry in entries):
         notes.append("measured: mean ± sample standard deviation over the seeds")
+    best = max((entry for entry in entries if "accuracy" in entry["measured"]), key=_accuracy, default=None)
+    if best is not None and best["n"]:
+        low, high = wilson(_accuracy(best), int(best["n"]))
+        notes.append(
+            f"{_figure('n', best['n'])} samples place an accuracy of {_accuracy(best):.4f} between {low:.2f} and "
+            f"{high:.2f} (Wilson's 95 % interval, as if they were independent: at best)"
+        )
     notes.append("seconds: of training; of the whole process where nothing is trained in epochs")
     _, shown = _metrics(entries)
     never = [metric for metric in shown if measured and not any(metric in entry["measured"] for entry in entries)]
@@ -238,6 +246,10 @@ def _notes(
             leaks.setdefault(leak, {})[name] = None
     notes += [leak if len(names) == len(entries) else f"{'; '.join(names)}: {leak}" for leak, names in leaks.items()]
     return notes + [f"failed: {name}: {why}" for name, why in failed.items()]
+
+
+def _accuracy(entry: Mapping[str, Any]) -> float:
+    return entry["measured"]["accuracy"]["mean"]
 
 
 def _data_name(data: Any) -> str:

@@ -16,12 +16,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
 from common.checkpoints import has_checkpoint
 from common.config import build, same_value, to_plain
 from common.errors import UserError
 from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json, write_text
+from common.statistics import wilson
 from common.study_tables import mean_and_spread, read_measured
 from common.tables import markdown
 from video.leak_options import ShowLeakOptions
@@ -203,7 +202,7 @@ def _meaning(leaked: float, gap: float) -> str:
 
 def _notes(options: ShowLeakOptions, splits: Mapping[str, Any], gap: Mapping[str, Any], count: int) -> list[str]:
     share = splits["group"]["accuracy"]["mean"]
-    low, high = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    low, high = wilson(share, count)
     by_seed = ", ".join(f"{_points(value)} (seed {seed})" for seed, value in gap["accuracy"]["by_seed"].items())
     spread = "; ±: sample standard deviation over them" if len(options.seeds) > 1 else ""
     return [
