@@ -186,8 +186,9 @@ def test_what_a_run_leaves_behind(run):
 
         pairs = Counter((row["gold"], row["predicted"]) for row in samples)
         table = read_csv(run / f"confusion-{split}.csv")
-        assert [row["gold"] for row in table] == list(LABELS) == list(table[0])[1:]
-        assert {(row["gold"], name): int(row[name]) for row in table for name in LABELS} == {
+        gold = list(table[0])[0]
+        assert [row[gold] for row in table] == list(LABELS) == list(table[0])[1:]
+        assert {(row[gold], name): int(row[name]) for row in table for name in LABELS} == {
             (gold, name): pairs[gold, name] for gold in LABELS for name in LABELS
         }
         for label in LABELS:  # F1 by hand
@@ -283,7 +284,7 @@ def test_no_test_leaves_test_unopened(run, start, copied, tmp_path):
 RECIPES = {
     "frozen, copies": "--train-encoder none --augment flip erase --copies 1 --head gru",
     "frozen, views": "--train-encoder none --augment color --views 2 --head lstm --layers 2 --dropout 0.2",
-    "frozen, random frames": "--train-encoder none --sampling random --head rnn --readout mean",
+    "partly frozen, random frames": "--train-encoder block2 --sampling random --head rnn --readout mean",
     "frozen, random frames kept": "--train-encoder none --sampling random --views 2 --head max --feature-norm",
     "partly": "--train-encoder block2 --augment crop --copies 1 --bidirectional --readout attention --projection 6",
     "trained, shuffled": "--frame-order shuffled --augment erase --copies 1 --augment-per frame --sampling all",
@@ -306,8 +307,8 @@ def test_every_recipe_is_scored_as_it_predicts(start, clips, tmp_path, name):
 
 
 def test_a_cache_changes_no_figure(start, tmp_path):
-    """Of a frozen encoder: features that are kept, and the same ones computed for each batch."""
-    given = ("--train-encoder", "none", "--feature-precision", "fp32", "--frames", 6)  # clips have no more
+    """Of frozen stages: features that are kept, and the same ones computed for each batch."""
+    given = ("--train-encoder", "block2", "--feature-precision", "fp32", "--frames", 6)  # clips have no more
     kept, computed = start(tmp_path / "kept", *given), start(tmp_path / "computed", *given, "--sampling", "random")
     for row, other in zip(history(kept), history(computed), strict=True):
         assert row == pytest.approx(other, abs=1e-5)
@@ -643,6 +644,7 @@ BAD_OPTIONS = {
     "views alone": (("--views", 2, "--train-encoder", "none"), "--views 2 needs --augment"),
     "copies and views": (("--copies", 1, "--views", 2, "--augment", "flip"), "give one of them"),
     "views of nothing kept": (("--views", 2, "--augment", "flip"), "--views caches what frozen stages make"),
+    "random frames, frozen": (("--sampling", "random", "--train-encoder", "none"), "needs cached views: add --views"),
     "augment, frozen": (("--augment", "flip", "--train-encoder", "none"), "needs cached views: add --views"),
     "one fold": (("--folds", 1), "give 2 or more folds"),
     "no such fold": (("--folds", 3, "--fold", 3), "--folds 3, --fold 3"),
@@ -664,7 +666,7 @@ def test_what_only_the_data_show_is_refused_before_a_run_is_made(start, copied, 
     assert "no stage" in refusal(start, output, "--stages", "layer4")
     assert "block7" in refusal(start, output, "--train-encoder", "block7")
     assert "--batch-size 1" in refusal(start, output, "--batch-size", 1, "--accumulation", 2)
-    assert "max_frames" in refusal(start, output, "--sampling", "all", "--max-frames", 2)
+    assert "--max-frames 2" in refusal(start, output, "--sampling", "all", "--max-frames", 2)
     write_csv(copied / "test.csv", read_csv(copied / "train.csv"))
     assert re.search("leak: 100 % of test clips are in train.*--allow-leaky-split", refusal(start, output, data=copied))
     assert not output.exists()

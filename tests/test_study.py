@@ -410,7 +410,7 @@ def test_an_interruption_ends_the_runs_and_says_how_to_go_on(here):
     while not Path("runs/s/runs/a-seed0/config.yaml").exists() and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=30)[1]
+    error = process.communicate(timeout=120)[1]
     assert process.returncode == 130 and "interrupted; the same command goes on where it stopped" in error
     fcntl = pytest.importorskip("fcntl")
     with open("runs/s/runs/a-seed0.log", "ab") as log:
