@@ -405,12 +405,18 @@ def test_an_interruption_ends_the_runs_and_says_how_to_go_on(here):
         "from common.study import StudyOptions\nfrom common.study_runs import run_study\n"
         "command(lambda: run_study(parse(StudyOptions), scripts=Path('scripts')))()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, "s.yaml"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "s.yaml"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what is to run in the background with the signal ignored, these tests perhaps.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until = time.monotonic() + 60
     while not Path("runs/s/runs/a-seed0/config.yaml").exists() and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=120)[1]
+    error = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "interrupted; the same command goes on where it stopped" in error
     fcntl = pytest.importorskip("fcntl")
     with open("runs/s/runs/a-seed0.log", "ab") as log:
