@@ -21,8 +21,6 @@ import csv
 import io
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +32,7 @@ from tqdm.auto import tqdm
 
 from common.config import options, parse, positional
 from common.errors import UserError, command
+from common.folders import write_folder
 
 VERSION = 1  # part of the cache folder's name: raise it whenever the same parameters would give other frames
 
@@ -215,26 +214,17 @@ def _check(*, seed: int, counts: dict[str, int], size: int) -> None:
 
 
 def _write(directory: Path, seed: int, counts: dict[str, int], size: int, progress: bool) -> Path:
-    whole = directory.resolve()
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
     shown = progress and os.environ.get("RANK", "0") == "0"  # of several processes, only the first
     bar = tqdm(total=sum(counts.values()), unit="clip", desc="embedded motions", disable=None if shown else True)
-    try:
-        (temporary / "clips").mkdir(parents=True)
+
+    def fill(folder: Path) -> None:
+        (folder / "clips").mkdir()
         for number, split in enumerate(SPLITS):
             rendered = clips(split, counts[split], seed=seed, size=size)
-            _write_split(temporary, split, number * MOST_CLIPS, rendered, bar)
-        try:
-            temporary.rename(whole)
-        except OSError:
-            if not (directory / f"{SPLITS[-1]}.csv").is_file():
-                raise  # nobody was quicker: it really cannot be renamed
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from None
-    finally:
-        bar.close()
-        shutil.rmtree(temporary, ignore_errors=True)
-    return directory
+            _write_split(folder, split, number * MOST_CLIPS, rendered, bar)
+
+    with bar:
+        return write_folder(directory, fill, last=f"{SPLITS[-1]}.csv")
 
 
 def _write_split(folder: Path, split: str, first: int, rendered: Iterator, bar: tqdm) -> None:

@@ -13,13 +13,12 @@ in the upper left corner, the corner in which the red circle is), which a mean o
 import csv
 import json
 import random
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.config import options, parse, positional
 from common.errors import UserError, command
+from common.folders import write_folder
 from vqa.scenes import Question, Scene, ask, draw, make_scene
 
 VERSION = 1  # part of the cache folder's name: raise it whenever the same parameters would give other bytes
@@ -92,24 +91,14 @@ def _check(*, seed: int, counts: dict[str, int], size: int) -> None:
 
 
 def _write(directory: Path, seed: int, counts: dict[str, int], size: int, progress: bool) -> Path:
-    whole = directory.resolve()
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
-    try:
-        (temporary / "images").mkdir(parents=True)
+    def fill(folder: Path) -> None:
+        (folder / "images").mkdir()
         for number, split in enumerate(SPLITS):
-            _write_split(temporary, split, number * MOST_SCENES, scenes(split, counts[split], seed=seed), size)
+            _write_split(folder, split, number * MOST_SCENES, scenes(split, counts[split], seed=seed), size)
             if progress:
                 print(f"{split}: {counts[split]:,} scenes", flush=True)
-        try:
-            temporary.rename(whole)
-        except OSError:
-            if not (directory / f"{SPLITS[-1]}.csv").is_file():
-                raise  # nobody was quicker: it really cannot be renamed
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return directory
+
+    return write_folder(directory, fill, last=f"{SPLITS[-1]}.csv")
 
 
 def _write_split(folder: Path, split: str, first: int, asked: Iterator, size: int) -> None:
