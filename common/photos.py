@@ -151,7 +151,7 @@ def check_photos(paths: Sequence[str], cache: Path, *, stop: bool) -> dict[str, 
         finally:
             pool.shutdown(cancel_futures=True)
     good = dict.fromkeys(result for result in results.values() if isinstance(result, str))
-    _remember(record, [digest for digest in good if digest not in known])
+    remember(record, [digest for digest in good if digest not in known])
     return results
 
 
@@ -172,13 +172,13 @@ def _check_is_file(path: str) -> None:
         )
 
 
-def _remember(record: Path, digests: Sequence[str]) -> None:
+def remember(record: Path, lines: Sequence[str]) -> None:
     """Append in one write, which several processes may do at once."""
-    if not digests:
+    if not lines:
         return
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         with open(record, "ab", buffering=0) as file:
-            file.write("".join(f"{digest}\n" for digest in digests).encode())
+            file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise UserError(f"cache {record}: cannot be written ({error.strerror}); give another with --cache") from None

@@ -342,7 +342,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: TrainingOptions, *,
     name = "constant_with_warmup" if options.schedule == "constant" else options.schedule
     rising = round(options.warmup * total)
     schedule = get_scheduler(name, optimizer, num_warmup_steps=rising, num_training_steps=total)
-    if rising and steps == 1 and not _moves_per_step(options):
+    if rising and not _moves_per_step(options):
         # The first step's rate is 0, which is nothing beside thousands of steps, but would be a whole epoch here.
         factor = schedule.lr_lambdas[0]
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: factor(epoch + 1))

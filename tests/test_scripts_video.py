@@ -646,6 +646,14 @@ BAD_OPTIONS = {
     "views of nothing kept": (("--views", 2, "--augment", "flip"), "--views caches what frozen stages make"),
     "random frames, frozen": (("--sampling", "random", "--train-encoder", "none"), "needs cached views: add --views"),
     "augment, frozen": (("--augment", "flip", "--train-encoder", "none"), "needs cached views: add --views"),
+    "layers of a mean": (
+        ("--head", "mean", "--layers", 2),
+        "--layers 2 is of a recurrent net, and --head mean has none",
+    ),
+    "states of a last frame": (
+        ("--head", "last", "--readout", "attention"),
+        "--readout attention is of a recurrent net",
+    ),
     "one fold": (("--folds", 1), "give 2 or more folds"),
     "no such fold": (("--folds", 3, "--fold", 3), "--folds 3, --fold 3"),
     "both sources": (("--data", "x.csv", "--features", "f.safetensors"), "give them or --data, not both"),

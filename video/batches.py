@@ -70,9 +70,8 @@ class ClipBatches:
 
     def _inputs(self, clips: Sequence[int], views: Sequence[int]) -> dict[str, torch.Tensor]:
         if self.stored is not None:
-            padded, lengths = self.stored.take([self.places[clip] for clip in clips])
-            features = torch.cat([clip[:length] for clip, length in zip(padded, lengths.tolist(), strict=True)])
-            return {"features": features, "lengths": lengths}
+            features = [self.stored[self.places[clip]] for clip in clips]
+            return {"features": torch.cat(features), "lengths": torch.tensor([len(clip) for clip in features])}
         rows = [(self.hashes[clip], view) for clip, view in zip(clips, views, strict=True)]
         if self.store is not None:
             features, lengths = self.store.take_clips(rows)

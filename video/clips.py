@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.images import content_hash
-from common.photos import PhotoFolder
+from common.photos import PhotoFolder, remember
 
 SUFFIXES = tuple(".avi .mp4 .mkv .mov .webm .mpg .mpeg .m4v .gif .wmv .flv .3gp .ogv .ts".split())
 """What a folder is searched for; a table may name clips of any kind that PyAV reads."""
@@ -103,7 +103,7 @@ def check_clips(paths: Sequence[str], cache: Path, *, stop: bool) -> dict[str, C
                 break
     finally:
         pool.shutdown(cancel_futures=True)
-        _write_record(record, [f"{digest} {known[digest]}" for digest in sorted(set(known) - before)])
+        remember(record, [f"{digest} {known[digest]}" for digest in sorted(set(known) - before)])
     return results
 
 
@@ -121,15 +121,3 @@ def _read_record(record: Path) -> dict[str, int]:
     whole = text[: text.rfind("\n") + 1]  # a line that was cut short may end in the wrong number
     pairs = (line.partition(" ") for line in whole.splitlines())
     return {digest: int(frames) for digest, _, frames in pairs if frames.isdecimal() and len(digest) == 64}
-
-
-def _write_record(record: Path, lines: Sequence[str]) -> None:
-    """Append in one write, which several processes may do at once."""
-    if not lines:
-        return
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with open(record, "ab", buffering=0) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
-    except OSError as error:
-        raise UserError(f"cache {record}: cannot be written ({error.strerror}); give another with --cache") from None

@@ -113,6 +113,14 @@ class VideoModelOptions:
     initialisation: Literal["pytorch", "keras"] = "pytorch"
     """of the head's weights (keras: Glorot, orthogonal, forget bias 1)"""
 
+    def __post_init__(self) -> None:
+        if self.head in ("mean", "max", "last"):
+            for name, plain in (("layers", 1), ("bidirectional", False), ("readout", "last")):
+                if getattr(self, name) != plain:
+                    raise UserError(
+                        f"{flag(name)} {getattr(self, name)} is of a recurrent net, and --head {self.head} has none"
+                    )
+
 
 @options
 class TrainVideoOptions(
@@ -141,7 +149,7 @@ class TrainVideoOptions(
     """mix the clips of train and test, whatever their group: shows what a leak is worth (scripts/show_leak.py)"""
 
     def __post_init__(self) -> None:
-        for base in (RunOptions, ClipSourceOptions):
+        for base in (RunOptions, ClipSourceOptions, VideoModelOptions):
             base.__post_init__(self)
         if self.folds == 1 or (self.fold is not None and self.fold >= self.folds):
             raise UserError(
