@@ -35,6 +35,8 @@ class RunOptions:
     """also log every epoch to TensorBoard, through Accelerate (RUN/tensorboard; pip install tensorboard)"""
     test: bool = True
     """score the test split at the end; --no-test leaves it unopened, for tuning"""
+    score_train: bool = False
+    """score the training split, too: what a table would say that scores what was trained on (report R2)"""
 
     def __post_init__(self) -> None:
         if self.resume and self.overwrite:
@@ -73,6 +75,8 @@ class EncoderOptions:
     """imagenet (torchvision's), none (random), or a local .safetensors or .pth file"""
     stages: tuple[str, ...] = ()
     """named stages whose grids are used, together; default the last; color joins a histogram to any of them"""
+    encoder_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """seed of its random weights, so that every --seed has the same encoder; default drawn with the rest by --seed"""
     depth: int = 4
     """custom_cnn: blocks, each but the first halving the grid"""
     width: int = 16

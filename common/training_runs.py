@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -31,7 +32,7 @@ from common.runs import (
 )
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
-_MAY_CHANGE = set("config output resume overwrite cache workers epochs patience tracker test score".split())
+_MAY_CHANGE = set("config output resume overwrite cache workers epochs patience tracker test score score_train".split())
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,7 @@ class Parts:
     """what is trained, for a person: the first line of what a run says"""
     model: nn.Module
     batches: dict[str, BatchSource]
-    """train, validation and, if it is to be opened, test"""
+    """train and validation"""
     workers: int
     """processes that load training batches"""
     save: Callable[[nn.Module, Path], None]
@@ -115,7 +116,7 @@ def train_task(
     )
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
-    for split in ("validation", "test") if options.test else ("validation",):
+    for split in scored_splits(options):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:
@@ -140,23 +141,36 @@ def train_task(
     return run
 
 
+def scored_splits(options: Any) -> list[str]:
+    """The splits that a run scores at its end, in order."""
+    return ["validation", *["test"] * options.test, *["train"] * options.score_train]
+
+
 def make_encoder(options: Any) -> Encoder:
     """The encoder that `EncoderOptions` describe. Raises `UserError` where they do not fit."""
-    encoder = build_encoder(
-        options.encoder,
-        weights=options.weights,
-        stages=options.stages,
-        depth=options.depth,
-        width=options.width,
-        train_from=options.train_encoder,
-        batch_norm=options.batch_norm,
-    )
+    with torch.random.fork_rng(enabled=options.encoder_seed is not None):
+        if options.encoder_seed is not None:
+            torch.manual_seed(options.encoder_seed)
+        encoder = build_encoder(
+            options.encoder,
+            weights=options.weights,
+            stages=options.stages,
+            depth=options.depth,
+            width=options.width,
+            train_from=options.train_encoder,
+            batch_norm=options.batch_norm,
+        )
     if options.views > 1 and encoder.frozen_part == "none":
         raise UserError(
             f"--views {options.views}: with --train-encoder {options.train_encoder} no stage of {options.encoder} is "
             "frozen, so there is nothing to keep; leave --views out, each epoch makes new views"
         )
     return encoder
+
+
+def is_random(options: Any) -> bool:
+    """Whether the encoder that `EncoderOptions` describe has random weights."""
+    return options.weights == "none" and not options.encoder.startswith("hf:")
 
 
 def preprocessing_of(options: Any, wanted: Preprocessing) -> Preprocessing:
@@ -171,6 +185,8 @@ def encoder_note(options: Any) -> str:
         options.train_encoder, f"trained from {options.train_encoder} on"
     )
     weights = "random weights" if options.weights == "none" else f"weights {options.weights}"
+    if is_random(options) and trained != "trained":
+        weights += " (its BatchNorm's statistics are those of training images)"
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from common import features
 from common.encoders import build_encoder
 from common.errors import UserError
-from common.features import FeatureStore, PhotoViews, cached_features
+from common.features import FeatureStore, PhotoViews, cached_features, settle
 from common.images import Preprocessing, content_hash, normalise, read_image, to_tensor
 from common.training import make_accelerator
 from vqa.options import TrainVqaOptions
@@ -285,3 +285,39 @@ def test_a_second_run_waits_for_what_the_first_is_extracting(photos, tmp_path):
     thread.join()
     assert slow.images == len(photos) and counted.images == 0
     assert all((digest, 0) in store for digest in hashes)
+
+
+# --- random encoders --------------------------------------------------------------------------------------------------
+
+
+def seen(encoder, photos) -> torch.Tensor:
+    with torch.no_grad():
+        pixels = torch.stack([to_tensor(read_image(path), PREPROCESSING)[0] for path in photos])
+        return encoder(normalise(pixels, PREPROCESSING)).mean((2, 3))
+
+
+def test_a_random_deep_net_tells_photos_apart_once_its_batch_norm_has_statistics(photos):
+    torch.manual_seed(0)
+    encoder = build_encoder("resnet50").eval()
+    rows = [(path, content_hash(path)) for path in photos]
+
+    def alike() -> float:
+        """The mean correlation of the features of two photos."""
+        return torch.corrcoef(seen(encoder, photos))[~torch.eye(len(photos), dtype=torch.bool)].mean().item()
+
+    before = alike()
+    weights = {name: tensor.clone() for name, tensor in encoder.named_parameters()}
+    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
+    assert before > 0.95 and alike() < 0.5 and not encoder.training
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.named_parameters())
+    assert not any(module.training for module in encoder.modules())
+    first = seen(encoder, photos)
+    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
+    assert torch.equal(seen(encoder, photos), first)
+
+
+def test_what_is_trained_whole_estimates_its_statistics_itself(photos):
+    encoder = build_encoder("custom_cnn", depth=3, width=4, train_from="all", batch_norm="train")
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    settle(encoder, [(photos[0], content_hash(photos[0]))], PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())

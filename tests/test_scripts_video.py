@@ -425,6 +425,39 @@ def test_random_split_is_told(start, copied, tmp_path, capsys):
     assert "LEAKY: " in capsys.readouterr().out
 
 
+def test_splits_may_be_swapped_and_train_be_scored(start, clips, tmp_path):
+    """As report R2 may have done; the random encoder is the same for all seeds, the head is not."""
+    more = [
+        "--swap-splits",
+        "--score-train",
+        "--timed",
+        1,
+        "--encoder-seed",
+        5,
+        "--train-encoder",
+        "none",
+        "--epochs",
+        1,
+    ]
+    runs = [start(tmp_path / f"run{seed}", *more, "--seed", seed) for seed in (0, 1)]
+    metrics = read_json(runs[0] / "metrics.json")
+    assert list(metrics) == ["validation", "test", "train"] and metrics["test"]["n"] == 18
+    assert metrics["train"]["n"] + metrics["validation"]["n"] == 6 and metrics["test"]["seconds_per_32"] > 0
+    assert "seconds_per_32" not in metrics["validation"]
+    assert len(read_csv(runs[0] / "predictions-train.csv")) == metrics["train"]["n"]
+    assert evaluated(runs[0])["test"]["accuracy"] == metrics["test"]["accuracy"]
+    one, other = (load_file(run / "checkpoints" / "last" / "model.safetensors") for run in runs)
+    same = {name: torch.equal(tensor, other[name]) for name, tensor in one.items()}
+    assert all(equal for name, equal in same.items() if name.startswith("encoder.")) and not all(same.values())
+
+
+def test_random_splits_are_asked_for(start, tmp_path):
+    assert "--random-test-fraction is of --random-split" in refusal(
+        start, tmp_path / "run", "--random-test-fraction", 0.5
+    )
+    assert "--random-split makes new splits" in refusal(start, tmp_path / "run", "--random-split", "--swap-splits")
+
+
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 

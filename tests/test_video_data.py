@@ -463,6 +463,29 @@ def test_a_random_split_has_the_sizes_of_the_split_by_group_and_leaks(tmp_path, 
     assert load(file, random_split=True).splits["test"]["id"][:] == leaky.splits["test"]["id"][:]
 
 
+def test_a_random_split_by_fractions_mixes_all_clips(tmp_path, load):
+    folder = make_set(tmp_path / "data")
+    data = load(folder, random_split=True, random_test_fraction=0.5, validation_fraction=0.25)
+    assert sizes(data) == [10, 4, 14] and {leak.second for leak in data.leaks} == {"validation", "test"}
+    assert "random split: clips of all splits mixed, whatever their group (split seed 0)" in data.notes
+    honest = load(folder)
+    for split in ("train", "validation", "test"):
+        assert set(data.splits[split]["hash"][:]) - set(honest.splits[split]["hash"][:])
+    other = load(folder, random_split=True, random_test_fraction=0.5, split_seed=1)
+    assert set(other.splits["test"]["id"][:]) != set(data.splits["test"]["id"][:])
+
+
+def test_swapped_splits(tmp_path, load, refused):
+    folder = make_set(tmp_path / "data")
+    plain, swapped = load(folder), load(folder, swap_splits=True, validation_fraction=0.5)
+    assert sizes(plain) == [16, 4, 8] and sizes(swapped) == [4, 4, 20] and not swapped.leaks
+    trained = {*swapped.splits["train"]["hash"][:], *swapped.splits["validation"]["hash"][:]}
+    assert trained == set(plain.splits["test"]["hash"][:])
+    assert groups(swapped.splits["train"]).isdisjoint(groups(swapped.splits["validation"]))
+    one = write_table(tmp_path / "data" / "all.csv", rows_of(range(14)))
+    refused("--swap-splits: .*has no test split of its own", one, swap_splits=True)
+
+
 # --- to be scored -----------------------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,8 @@ def load_video(
     allow_leaky_split: bool = False,
     columns: Mapping[str, str] | None = None,
     random_split: bool = False,
+    random_test_fraction: float | None = None,
+    swap_splits: bool = False,
     folds: int = 0,
     fold: int = 0,
     cache_directory: Path,
@@ -83,7 +85,10 @@ def load_video(
     on_bad_clip: "fail", or "skip": clips that are missing or cannot be decoded are left out and counted in the notes.
     columns: ours → theirs, for tables that name them otherwise.
     random_split: clips of train and test, when these are made, change places at random, whatever their group: what the
-      leak is shown with (`scripts/show_leak.py`). The sizes and the validation clips stay.
+      leak is shown with (`scripts/show_leak.py`). The sizes and the validation clips stay; or with
+      random_test_fraction that part of all clips becomes test, and validation_fraction of the rest validation, both at
+      random (report R1).
+    swap_splits: train and test change names, before anything else is made of them.
     limit: use only so many clips of each split (each file), evenly spread over it, for smoke tests.
 
     Raises `UserError` for anything wrong with the source: see the module.
@@ -107,6 +112,8 @@ def load_video(
         split_seed=split_seed,
         allow_leaky_split=allow_leaky_split,
         random_split=random_split,
+        random_test_fraction=random_test_fraction,
+        swap_splits=swap_splits,
         folds=folds,
         fold=fold,
     )

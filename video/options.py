@@ -147,6 +147,13 @@ class TrainVideoOptions(
     """passes over the training split"""
     random_split: bool = False
     """mix the clips of train and test, whatever their group: shows what a leak is worth (scripts/show_leak.py)"""
+    random_test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """with --random-split: this part of all clips becomes test, and --validation-fraction of the rest validation, both
+    at random (report R1: 0.2, 0.2); default: train and test keep their sizes, validation its clips"""
+    swap_splits: bool = False
+    """train on what is called test and test on what is called train (what report R2 may have done)"""
+    timed: Annotated[int, Field(ge=0)] = 0
+    """time the trained model on so many clips, decoded beforehand: seconds for 32 (report R0's batch); 0: don't"""
 
     def __post_init__(self) -> None:
         for base in (RunOptions, ClipSourceOptions, VideoModelOptions):
@@ -155,6 +162,10 @@ class TrainVideoOptions(
             raise UserError(
                 f"--folds {self.folds}, --fold {self.fold}: give 2 or more folds, and one of 0, 1, … of them"
             )
+        if self.random_test_fraction is not None and not self.random_split:
+            raise UserError("--random-test-fraction is of --random-split: give both")
+        if self.random_split and (self.swap_splits or (self.random_test_fraction and self.folds)):
+            raise UserError("--random-split makes new splits: leave --swap-splits and, with a fraction, --folds out")
         if self.folds and self.fold is None:
             self.fold = self.seed % self.folds
         if self.data is None and self.features is None and self.image_size is None:
@@ -167,7 +178,7 @@ class TrainVideoOptions(
                 for field in dataclasses.fields(base):
                     if field.name != "frame_order":
                         setattr(self, field.name, field.default)
-            self.train_encoder, self.pool = "none", 1
+            self.train_encoder, self.pool, self.timed = "none", 1, 0
             return
         if self.copies and self.views > 1:
             raise UserError("--copies shows a clip several times an epoch, --views one of its views: give one of them")

@@ -4,6 +4,7 @@ Belongs here: loading what is scored, refusing what was trained on, and the figu
 that scores is `common/training.py`'s, the metrics are `common/metrics.py`'s.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 
 from common.config import build
 from common.errors import UserError
@@ -48,6 +50,8 @@ def load_source(options: TrainVideoOptions, cache: Path) -> tuple[VideoData, Sto
         "split_seed": options.split_seed,
         "allow_leaky_split": options.allow_leaky_split,
         "random_split": options.random_split,
+        "random_test_fraction": options.random_test_fraction,
+        "swap_splits": options.swap_splits,
         "folds": options.folds,
         "fold": options.fold or 0,
         "limit": options.limit,
@@ -118,6 +122,26 @@ def score(model: VideoModel, batches: ClipBatches, options: TrainVideoOptions, a
         workers=options.workers if decodes else 0,
         accelerator=accelerator,
     )
+
+
+@torch.no_grad()
+def seconds_per_32(
+    model: VideoModel, source: ClipViews, rows: datasets.Dataset, clips: int, accelerator: Accelerator
+) -> float:
+    """Seconds that encoder and head take for 32 clips (report R0's batch), measured on the first `clips` of `rows`.
+
+    From frames in memory, uint8 on the CPU, to classes: decoding is not counted. One clip is seen beforehand.
+    """
+    model.to(accelerator.device).eval()
+    seconds = 0.0
+    for place, row in enumerate([rows[0], *(rows[place % len(rows)] for place in range(clips))]):
+        pixels, _, places = source.load(row["path"], row["hash"], 0)
+        began = time.perf_counter()
+        inputs = {"pixels": pixels, "places": places, "lengths": torch.tensor([len(places)])}
+        logits = model(**send_to_device(inputs, accelerator.device)).logits
+        logits.argmax().item()  # waits until the device is done
+        seconds += (time.perf_counter() - began) * (place > 0)
+    return seconds * 32 / clips
 
 
 def report_scores(scores: Scores, rows: datasets.Dataset) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def make_splits(
     split_seed: int,
     allow_leaky_split: bool,
     random_split: bool,
+    random_test_fraction: float | None = None,
+    swap_splits: bool = False,
     folds: int = 0,
     fold: int = 0,
 ) -> VideoData:
@@ -63,9 +65,15 @@ def make_splits(
     if "train" not in splits:
         raise UserError(f"{where}: has no train split, only {', '.join(splits)}")
     leaks, notes = _find_leaks(splits, allow=allow_leaky_split), list(notes)
+    if swap_splits:
+        if "test" not in splits:
+            raise UserError(f"--swap-splits: {where} has no test split of its own")
+        splits = {"train": splits["test"], "test": splits["train"] + splits.pop("validation", [])}
+        notes.append("swapped: trained on what is called test, tested on what is called train")
     if folds:
         splits["train"] = splits["train"] + splits.pop("validation", [])
-    for split, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    for split, fraction in fractions.items() if random_test_fraction is None else ():
         if split not in splits:
             train = splits["train"]
             labels = [row["label"] for row in train]
@@ -81,9 +89,10 @@ def make_splits(
                 + (f", fold {fold} of {folds}" if split == "validation" and folds else "")
             )
     if random_split:
-        splits["train"], splits["test"] = _mix(splits["train"], splits["test"], split_seed)
+        splits = _mix(splits, random_test_fraction, validation_fraction, split_seed)
         leaks = _find_leaks(splits, allow=True)
-        notes.append(f"random split: clips of train and test mixed, whatever their group (split seed {split_seed})")
+        which = "train and test" if random_test_fraction is None else "all splits"
+        notes.append(f"random split: clips of {which} mixed, whatever their group (split seed {split_seed})")
     splits = {split: splits[split] for split in SPLITS}
     for split, part in splits.items():
         notes += _note_unknown(part, {row["label"] for row in splits["train"]}, f"{split}: ", "train has no clip of")
@@ -194,13 +203,27 @@ def _find_leaks(splits: Mapping[str, Rows], *, allow: bool) -> list[Overlap]:
     return [leak for leak in found if leak is not None]
 
 
-def _mix(train: Rows, test: Rows, seed: int) -> tuple[Rows, Rows]:
-    """All clips anew into parts of the same sizes, stratified by label where each part can have every label."""
-    pool = train + test
+def _mix(
+    splits: Mapping[str, Rows], test_fraction: float | None, validation_fraction: float, seed: int
+) -> dict[str, Rows]:
+    """The clips anew, whatever their group: into train and test of the same sizes; with a fraction, all three."""
+    if test_fraction is None:
+        train, test = _draw(splits["train"] + splits["test"], len(splits["test"]), seed)
+        return {**splits, "train": train, "test": test}
+    pool = [row for rows in splits.values() for row in rows]
+    train, test = _draw(pool, max(1, round(len(pool) * test_fraction)), seed)
+    if len(train) < 2:
+        raise UserError(f"--random-test-fraction {test_fraction}: {len(pool)} clips are too few for three splits")
+    train, validation = _draw(train, max(1, round(len(train) * validation_fraction)), seed)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _draw(pool: Rows, size: int, seed: int) -> tuple[Rows, Rows]:
+    """→ the rest, and so many of the clips at random, stratified by label where each part can have every label."""
     counts = Counter(row["label"] for row in pool)
-    possible = min(counts.values()) > 1 and min(len(train), len(test)) >= len(counts)
+    possible = min(counts.values()) > 1 and min(len(pool) - size, size) >= len(counts)
     labels = [row["label"] for row in pool] if possible else None
-    return tuple(train_test_split(pool, test_size=len(test), random_state=seed, stratify=labels))
+    return tuple(train_test_split(pool, test_size=size, random_state=seed, stratify=labels))
 
 
 def summary(split: str, rows: Rows) -> str:

@@ -183,6 +183,8 @@ def load_stored(
     allow_leaky_split: bool = False,
     columns: Mapping[str, str] | None = None,
     random_split: bool = False,
+    random_test_fraction: float | None = None,
+    swap_splits: bool = False,
     folds: int = 0,
     fold: int = 0,
     limit: int | None = None,
@@ -207,6 +209,8 @@ def load_stored(
         split_seed=split_seed,
         allow_leaky_split=allow_leaky_split,
         random_split=random_split,
+        random_test_fraction=random_test_fraction,
+        swap_splits=swap_splits,
         folds=folds,
         fold=fold,
     )

@@ -6,22 +6,42 @@ model. What every task's training then goes through is `common/training_runs.py`
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
 from common.batches import check_shares
+from common.features import settle
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
-from common.training_runs import Parts, encoder_note, make_encoder, preprocessing_of, train_task
+from common.training import Scores
+from common.training_runs import (
+    Parts,
+    encoder_note,
+    is_random,
+    make_encoder,
+    preprocessing_of,
+    scored_splits,
+    train_task,
+)
 from video.batches import ClipBatches
 from video.frames import ClipViews, sampling_of
 from video.model import VideoConfig, VideoModel
 from video.options import TrainVideoOptions
 from video.predict import Classifier
 from video.sampling import Sampling
-from video.scoring import clip_features, load_source, predictions, report_scores, score, scored_batches, trained_on
+from video.scoring import (
+    clip_features,
+    load_source,
+    predictions,
+    report_scores,
+    score,
+    scored_batches,
+    seconds_per_32,
+    trained_on,
+)
 
 _PATHS = ("data", "clips", "lists", "features", "index", "weights")
 
@@ -56,9 +76,15 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
         source = ClipViews(sampling=sampling, preprocessing=preprocessing)
+        if is_random(options):
+            settle(encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, preprocessing)
         varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
         if kept > 1 or not differ:  # else each epoch makes views of its own
             store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
+    names = scored_splits(options)
+    splits = [data.splits[name] for name in names]
+    plain = scored_batches(model, splits, source, stored, cache, options, accelerator)
+    scored = dict(zip(names, plain, strict=True))
     batches = {
         "train": ClipBatches(
             rows,
@@ -70,12 +96,9 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
             copies=options.copies,
             varied=differ,
             order=options.frame_order,
-        )
+        ),
+        "validation": scored["validation"],
     }
-    scored = [name for name in ("validation", "test") if name != "test" or options.test]
-    splits = [data.splits[name] for name in scored]
-    parts = scored_batches(model, splits, source, stored, cache, options, accelerator)
-    batches |= dict(zip(scored, parts, strict=True))
     check_shares(
         len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
     )
@@ -87,6 +110,12 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         from video.pictures import write_confusion  # draws, with matplotlib, which is slow to load
 
         write_confusion(said, data.classes, run, split)
+
+    def report(split: str, scores: Scores) -> dict[str, Any]:
+        figures = report_scores(scores, scored[split].rows)
+        if options.timed and split == names[min(1, len(names) - 1)]:
+            figures["seconds_per_32"] = seconds_per_32(model, source, scored[split].rows, options.timed, accelerator)
+        return figures
 
     keras = keras_parameters(model.head)
     more = " …" if len(data.classes) > 12 else ""
@@ -104,9 +133,9 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         workers=0 if store is not None or stored is not None else options.workers,
         save=save,
         load=lambda directory: Classifier.from_pretrained(directory).model.state_dict(),
-        score=lambda split: score(model, batches[split], options, accelerator),
-        report=lambda split, scores: report_scores(scores, batches[split].rows),
-        predictions=lambda split, scores: predictions(scores, batches[split].rows, data.classes),
+        score=lambda split: score(model, scored[split], options, accelerator),
+        report=report,
+        predictions=lambda split, scores: predictions(scores, scored[split].rows, data.classes),
         draw=draw,
         trained_on=trained_on(rows),
         notes=notes,

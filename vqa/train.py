@@ -14,8 +14,17 @@ from torch import nn
 
 from common.batches import check_shares
 from common.errors import UserError
+from common.features import PhotoViews, settle
 from common.runs import cache_directory, main_first
-from common.training_runs import Parts, encoder_note, make_encoder, preprocessing_of, train_task
+from common.training_runs import (
+    Parts,
+    encoder_note,
+    is_random,
+    make_encoder,
+    preprocessing_of,
+    scored_splits,
+    train_task,
+)
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData
@@ -49,6 +58,9 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     if options.inputs != "question":
         encoder = make_encoder(options)
     preprocessing = None if encoder is None else preprocessing_of(options, encoder.preprocessing)
+    if encoder is not None and is_random(options):
+        photos = list(zip(rows["image"][:], rows["image_hash"][:], strict=True))
+        settle(encoder, list(dict.fromkeys(photos)), PhotoViews(preprocessing=preprocessing), preprocessing)
     processor = VqaProcessor(questions, answers, preprocessing)
     names = {field.name for field in fields(TrainVqaOptions)} & set(VqaConfig().to_dict()) - {"encoder"}
     config = VqaConfig(
@@ -71,14 +83,13 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     views, store = {"views": options.views, "augmentation": options.augment}, None
     if encoder is not None:
         store = photo_features(encoder, [rows], preprocessing, cache, options, accelerator, **views)
-    scored = [name for name in ("validation", "test") if name != "test" or options.test]
-    batches = {"train": QuestionBatches(rows, processor, store=store, **views)} | dict(
-        zip(
-            scored,
-            scored_batches(model, [data.splits[name] for name in scored], processor, cache, options, accelerator),
-            strict=True,
-        )
-    )
+    names = scored_splits(options)
+    plain = scored_batches(model, [data.splits[name] for name in names], processor, cache, options, accelerator)
+    scored = dict(zip(names, plain, strict=True))
+    batches = {
+        "train": QuestionBatches(rows, processor, store=store, **views),
+        "validation": scored["validation"],
+    }
     if not processor.answers.coverage(data.splits["validation"]["answer"][:]):
         raise UserError(
             f"--data {options.data}: no answer of validation is among the {len(answers)} learned from train; "
@@ -106,9 +117,9 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         workers=0 if store else options.workers,
         save=save,
         load=lambda directory: Answerer.from_pretrained(directory).model.state_dict(),
-        score=lambda split: score(model, batches[split], options, accelerator),
-        report=lambda split, scores: report_scores(scores, batches[split].rows, answers),
-        predictions=lambda split, scores: predictions(scores, batches[split].rows, answers),
+        score=lambda split: score(model, scored[split], options, accelerator),
+        report=lambda split, scores: report_scores(scores, scored[split].rows, answers),
+        predictions=lambda split, scores: predictions(scores, scored[split].rows, answers),
         draw=draw,
         trained_on=trained_on(rows),
         notes=[*data.notes, _coverage_note(data, processor, options), about],
