@@ -87,10 +87,12 @@ def open_run(
     command: str,
     parameters: tuple[int, int] | None = None,
     figures: Mapping[str, float] | None = None,
+    device: str | None = None,
 ) -> None:
     """Create the run directory with its configuration and environment; an overwritten run goes only now.
 
-    `parameters`: how many the model has, in all and trained; `figures`: more of the model, for tables.
+    `parameters`: how many the model has, in all and trained; `figures`: more of the model, for tables;
+    `device`: what it runs on.
     """
     try:
         if path.exists() and not options.resume:
@@ -108,6 +110,8 @@ def open_run(
         if parameters is not None:
             total, trained = parameters
             environment["parameters"] = {"trained": trained, "frozen": total - trained}
+        if device is not None:
+            environment["device"] = device
         if figures:
             environment["figures"] = dict(figures)
         environment["packages"] = {name: _version(name) for name in _PACKAGES}

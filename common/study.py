@@ -1,13 +1,14 @@
 """What a study is: a YAML file that names its cells (a grid, further rows), their seeds and the figures once reported.
 
-Belongs here: reading and checking that file, and which options each cell gets. Running the cells is in
-`common/study_runs.py`, tables in `common/study_tables.py`. Nothing here knows a task or imports anything heavy: what
-options a script has is asked of the script itself.
+Belongs here: reading and checking that file, and the options of the command. Which options each cell gets is in
+`common/study_options.py`, running the cells in `common/study_runs.py`, tables in `common/study_tables.py`. Nothing here
+knows a task or imports anything heavy: what options a script has is asked of the script itself.
 
     title: "R4: attention or not"
     script: train_vqa                    # scripts/NAME.py that runs a cell
     config: ../vqa/food.yaml             # options of all cells, relative to the study file
     options: {epochs: 20}                # over config
+    own_data: {split_list: 1}            # of the study's own data: not with --other-data, nor for the embedded set
     seeds: [0, 1, 2]
     grid:                                # axes in order: axis -> cell name -> options (config: FILE among them)
       encoder:
@@ -20,7 +21,10 @@ options a script has is asked of the script itself.
       - {name: question only, options: {inputs: question}}
       - {name: majority, script: baseline_vqa, options: {baseline: majority}, seeds: [0]}
     reported:                            # cell -> metric -> figure, as printed
-      MobileNetV2, attention: {loss: 0.4503, accuracy: 0.8317}
+      MobileNetV2, attention: {loss: 0.4503, accuracy: 0.8317}  # also seconds, test seconds, validation loss, train ...
+    across: attention                    # of two axes: accuracy once more, this one's names side by side
+    compare:                             # accuracy of the first cell minus that of the second, seed by seed
+      - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"]}
 """
 
 import difflib
@@ -32,7 +36,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from common.config import build, options, positional, read_yaml
@@ -60,6 +63,9 @@ class StudyOptions:
       python scripts/run_study.py configs/studies/r4_vqa_attention.yaml --data FOLDER --weights FILE
       python scripts/run_study.py STUDY.yaml --data FOLDER --seeds 0 1 2 --jobs 2
       python scripts/run_study.py STUDY.yaml --only "CNN, attention" --set epochs=1 limit=20 --output runs/trial
+      python scripts/run_study.py STUDY.yaml --data FOLDER --weights resnet50=FILE resnet101=FILE vgg16=none
+      python scripts/run_study.py STUDY.yaml --features resnet50=FILE "ResNet101, 32 frames=FILE" --other-data
+      python scripts/run_study.py STUDY.yaml --set epochs=30 "CNN:epochs=50" "CNN, attention:dropout=0.5"
       python scripts/run_study.py STUDY.yaml --launcher "accelerate launch"
       python scripts/run_study.py STUDY.yaml --dry-run
     """
@@ -68,10 +74,15 @@ class StudyOptions:
     """YAML file of the study; common/study.py shows its shape"""
     data: str | None = None
     """data of every cell: folder, file or Hub id; default what the study says, else the embedded data set"""
-    features: str | None = None
-    """instead of --data, features that someone computed before (scripts/extract_features.py), for every cell"""
-    weights: str | None = None
-    """local weights file for the cells whose weights are imagenet"""
+    other_data: bool = False
+    """the data are another set than the study's own: leave out its own_data options"""
+    features: tuple[str, ...] = ()
+    """instead of --data, features that someone computed before (scripts/extract_features.py): FILE for every cell,
+    or NAME=FILE, as for --weights; cells without any are left out, and so are those whose own options would change the
+    features, unless NAME is the cell or its name on an axis"""
+    weights: tuple[str, ...] = ()
+    """for the cells whose weights are imagenet: FILE, or NAME=FILE, or NAME=none (random), where NAME is a cell, its
+    name on one axis or its encoder; the most exact name wins"""
     output: str | None = None
     """folder of the study: runs/, cells/ and the tables; default runs/NAME-OF-THE-STUDY-FILE"""
     seeds: tuple[Seed, ...] = ()
@@ -87,7 +98,8 @@ class StudyOptions:
     test: bool = True
     """score the test split; --no-test leaves it unopened in every cell; to score it later, take another --output"""
     set: tuple[str, ...] = ()
-    """OPTION=VALUE pairs over every cell's options, for quick trials"""
+    """OPTION=VALUE pairs over every cell's options, for quick trials; over them NAME:OPTION=VALUE, NAME as for
+    --weights"""
     dry_run: bool = False
     """list the cells, their options and what would be done; start and write nothing"""
 
@@ -100,10 +112,13 @@ class _File:
     script: str | None = None
     config: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    own_data: dict[str, Any] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     grid: dict[Any, Any] = Field(default_factory=dict)
     rows: tuple[dict[str, Any], ...] = ()
     reported: dict[Any, Any] = Field(default_factory=dict)
+    across: Any = None
+    compare: tuple[dict[str, Any], ...] = ()
 
 
 @options
@@ -116,6 +131,14 @@ class _Row:
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
 
 
+@options
+class _Comparison:
+    """two of its cells, compared"""
+
+    name: str
+    cells: Annotated[tuple[Any, ...], Field(min_length=2, max_length=2)]
+
+
 @dataclass(kw_only=True)
 class Cell:
     """One row of the table: a script and its options, to be run with several seeds."""
@@ -124,6 +147,7 @@ class Cell:
     parts: tuple[str, ...]  # its names on the axes
     script: str
     shared: dict[str, Any]  # the study's options: those that the cell's script does not have are left out
+    own_data: dict[str, Any]  # more of them, which only the study's own data need
     own: dict[str, Any]  # options of its axes or row, which its script must have
     seeds: tuple[int, ...]
     reported: dict[str, float]
@@ -135,26 +159,53 @@ class Cell:
 
 
 @dataclass(kw_only=True)
+class Comparison:
+    """A question that two cells answer: how much more accurate is the first than the second?"""
+
+    name: str
+    cells: tuple[str, str]
+
+
+@dataclass(kw_only=True)
+class Pivot:
+    """How a grid of two axes is shown as reports print it: one axis down, the other across."""
+
+    axis: str  # the one whose names are rows
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    columns_first: bool  # in the names of cells, the axis of the columns comes first
+
+    def parts(self, row: str, column: str) -> tuple[str, str]:
+        """The names on both axes as a cell has them."""
+        return (column, row) if self.columns_first else (row, column)
+
+
+@dataclass(kw_only=True)
 class Study:
     title: str
     cells: list[Cell]
+    compare: list[Comparison]
+    pivot: Pivot | None
 
 
 def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
     """A study file, checked; `seeds` stand in for its own. Raises `UserError` that names the file and the place."""
     path = Path(path)
     file = build(_File, read_yaml(path), where=str(path))
-    shared = (read_yaml(path.parent / file.config) if file.config else {}) | _read_options(
-        path, "options", file.options
-    )
-    _refuse_reserved(f"{path}: config and options", shared)
+    common, own_data = (_read_options(path, key, getattr(file, key)) for key in ("options", "own_data"))
+    twice = next((key for key in own_data if key in common), None)
+    if twice is not None:
+        raise UserError(f"{path}: {twice} is in options and in own_data: give it in one of them")
+    shared = (read_yaml(path.parent / file.config) if file.config else {}) | common
+    refuse_reserved(f"{path}: config and options", shared)
     seeds = tuple(dict.fromkeys(seeds or file.seeds))
     cells: list[Cell] = []
 
     def add(name: str, parts: tuple[str, ...], script: str | None, own: dict[str, Any], its: Sequence[int]) -> None:
         if script is None or not re.fullmatch(r"\w+", script):
             raise UserError(f"{path}: cell '{name}' needs script: NAME (of scripts/NAME.py), not {script!r}")
-        cell = Cell(name=name, parts=parts, script=script, shared=shared, own=own, seeds=tuple(its), reported={})
+        given = {"shared": shared, "own_data": own_data, "own": own, "seeds": tuple(its)}
+        cell = Cell(name=name, parts=parts, script=script, **given, reported={})
         same = next((other for other in cells if other.slug == cell.slug), None)
         if same is not None or not cell.slug:
             clash = f"'{same.name}' is called the same" if same else "it holds no letter or digit"
@@ -175,47 +226,20 @@ def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
     if not cells:
         raise UserError(f"{path}: a study needs a grid or rows")
     _add_reported(path, cells, file.reported)
-    return Study(title=" ".join((file.title or path.stem).split()), cells=cells)
+    return Study(
+        title=" ".join((file.title or path.stem).split()),
+        cells=cells,
+        compare=_read_comparisons(path, cells, file.compare),
+        pivot=_read_pivot(path, file.across, dict(zip(map(str, file.grid), axes, strict=True))),
+    )
 
 
 def choose(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     """The cells called so, or so on one of their axes; all if nothing is named. Raises `UserError` for another name."""
     for name in only:
         if not any(name in (cell.name, *cell.parts) for cell in cells):
-            raise _unknown("--only", name, [cell.name for cell in cells])
+            raise unknown("--only", name, [cell.name for cell in cells])
     return [cell for cell in cells if not only or {cell.name, *cell.parts} & set(only)]
-
-
-def cell_options(
-    cells: Sequence[Cell], given: StudyOptions, known: Mapping[str, set[str]]
-) -> dict[str, dict[str, Any]]:
-    """Cell name → its options, without the seed: config < options < axes or row < command line < `--set`.
-
-    `known` is script → the options it has. A study's common options (and the command line's) reach the cells whose
-    script has them, for a baseline has no learning rate; one that no script has is refused, and so is an option of
-    a cell's own that its script has not.
-    """
-    common = {name: getattr(given, name) for name in ("data", "features", "cache") if getattr(given, name) is not None}
-    common |= {} if given.test else {"test": False}
-    forced = _read_pairs(given.set)
-    anywhere = set().union(*(known[cell.script] for cell in cells))
-    for where, values in (("--set", forced), (given.study, {key: 0 for cell in cells for key in cell.shared} | common)):
-        for key in values:
-            if key not in anywhere:
-                raise _unknown(f"{where}: option", key, anywhere)
-    found, replaced = {}, False
-    for cell in cells:
-        allowed = known[cell.script]
-        for key in cell.own:
-            if key not in allowed:
-                raise _unknown(f"{given.study}: cell '{cell.name}': option of scripts/{cell.script}.py", key, allowed)
-        values = {key: value for key, value in (cell.shared | cell.own | common).items() if key in allowed}
-        if given.weights is not None and values.get("weights") == "imagenet":
-            values["weights"], replaced = given.weights, True
-        found[cell.name] = values | {key: value for key, value in forced.items() if key in allowed}
-    if given.weights is not None and not replaced:
-        raise UserError(f"--weights {given.weights}: no cell of {given.study} has weights: imagenet to be replaced")
-    return found
 
 
 def _read_axis(path: Path, axis: Any, named: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -237,11 +261,12 @@ def _read_options(path: Path, place: str, given: Any) -> dict[str, Any]:
     config = values.pop("config", None)
     if config is not None:
         values = read_yaml(path.parent / str(config)) | values
-    _refuse_reserved(f"{path}: {place}", values)
+    refuse_reserved(f"{path}: {place}", values)
     return values
 
 
-def _refuse_reserved(place: str, values: Iterable[str]) -> None:
+def refuse_reserved(place: str, values: Iterable[str]) -> None:
+    """Raises `UserError` for an option that a study gives by itself."""
     for key in values:
         if key in _RESERVED:
             raise UserError(f"{place}: {key} cannot be given here; {_RESERVED[key]}")
@@ -259,7 +284,7 @@ def _add_reported(path: Path, cells: Sequence[Cell], reported: Mapping[Any, Any]
     for key, figures in reported.items():
         name = _name(path, "reported", key)
         if name not in by_name:
-            raise _unknown(f"{path}: reported for cell", name, by_name)
+            raise unknown(f"{path}: reported for cell", name, by_name)
         if not isinstance(figures, dict):
             raise UserError(f"{path}: reported '{name}' must be 'metric: figure' pairs, not {figures!r}")
         for metric, value in figures.items():
@@ -268,21 +293,39 @@ def _add_reported(path: Path, cells: Sequence[Cell], reported: Mapping[Any, Any]
             by_name[name].reported[str(metric)] = value
 
 
-def _read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
-    values = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise UserError(f"--set {pair!r}: write OPTION=VALUE, for example epochs=1")
-        try:
-            values[key.lstrip("-").replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {pair!r}: the value is not valid YAML") from None
-    _refuse_reserved("--set", values)
-    return values
+def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[str, Any]]) -> list[Comparison]:
+    names = [cell.name for cell in cells]
+    found = []
+    for number, values in enumerate(given, start=1):
+        place = f"{path}, compare {number}"
+        if not {"name", "cells"} <= set(values):
+            raise UserError(f"{place}: write {{name: TEXT, cells: [A, B]}}")
+        comparison = build(_Comparison, values, where=place)
+        first, second = (_name(path, f"compare {number}", name) for name in comparison.cells)
+        for name in (first, second):
+            if name not in names:
+                raise unknown(f"{place}: cell", name, names)
+        if first == second:
+            raise UserError(f"{place}: '{first}' is compared with itself")
+        found.append(Comparison(name=comparison.name, cells=(first, second)))
+    return found
 
 
-def _unknown(place: str, name: str, allowed: Iterable[str]) -> UserError:
+def _read_pivot(path: Path, across: Any, axes: Mapping[str, Sequence[tuple[str, Any]]]) -> Pivot | None:
+    if across is None:
+        return None
+    across = _name(path, "across", across)
+    if len(axes) != 2:
+        raise UserError(f"{path}: across needs a grid of two axes; there are {len(axes)}")
+    if across not in axes:
+        raise unknown(f"{path}: across: axis", across, list(axes))
+    down = next(axis for axis in axes if axis != across)
+    rows, columns = (tuple(name for name, _ in axes[axis]) for axis in (down, across))
+    return Pivot(axis=down, rows=rows, columns=columns, columns_first=next(iter(axes)) == across)
+
+
+def unknown(place: str, name: str, allowed: Iterable[str]) -> UserError:
+    """What is raised for a name that is none of the `allowed`: they are listed, and the nearest is suggested."""
     allowed = list(allowed) if not isinstance(allowed, set) else sorted(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""

@@ -24,7 +24,8 @@ import yaml
 from common.config import read_yaml, same_value
 from common.errors import UserError
 from common.runs import typed_command
-from common.study import Cell, Study, StudyOptions, cell_options, choose, read_study
+from common.study import Cell, Study, StudyOptions, choose, read_study
+from common.study_options import Assigned, cell_options, left_out_note
 from common.study_processes import Run, run_all, terminated_like_interrupted
 from common.study_tables import write_tables
 
@@ -49,19 +50,17 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     study = read_study(given.study, seeds=given.seeds)
     output = Path(given.output or Path("runs") / Path(given.study).stem)
     launcher = _read_launcher(given.launcher)
-    if given.features is not None and given.data is not None:
-        raise UserError("--features are used instead of --data: give one of them")
-    if given.features is not None and not Path(given.features).expanduser().exists():
-        raise UserError(f"--features {given.features}: no such file or folder")
-    if given.weights is not None and not Path(given.weights).expanduser().is_file():
-        raise UserError(f"--weights {given.weights}: no such file")
     chosen = choose(study.cells, given.only)
     known = {script: _known_options(scripts, script) for script in {cell.script for cell in study.cells}}
-    options = cell_options(study.cells, given, known)
-    runs = _runs(study.cells, options, known, output)
+    assigned = cell_options(study.cells, chosen, given, known)
+    cells = [cell for cell in study.cells if cell.name not in assigned.left_out]
+    left_out = left_out_note(assigned.left_out, chosen)
+    runs = _runs(cells, assigned.options, known, output)
     wanted = [run for run in runs if run.cell in chosen]
     for run in wanted:
         _refuse_other_options(run)
+    if left_out is not None:
+        print(left_out, flush=True)
     if given.dry_run:
         _list(study, wanted, scripts, launcher)
         return 0
@@ -76,15 +75,20 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise
     shown = [run for run in runs if run in wanted or (run.finished and _difference(run) is None)]
+    cells = [cell for cell in cells if any(run.cell is cell for run in shown)]
     table = write_tables(
         output,
         title=study.title,
         command=typed_command(),
-        cells=[cell for cell in study.cells if any(run.cell is cell for run in shown)],
-        options=options,
+        cells=cells,
+        options=assigned.options,
         runs={(run.cell.name, run.seed): run.path for run in shown},
-        commands={cell.name: _shown_command(_of(wanted + runs, cell), scripts, launcher) for cell in study.cells},
+        commands={cell.name: _shown_command(_of(wanted + runs, cell), scripts, launcher) for cell in cells},
         failed=failed,
+        compare=study.compare,
+        pivot=study.pivot,
+        weights_named=assigned.weights_named,
+        more_notes=[*[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
     print(f"\n{table}\n\neverything is in {output}", flush=True)
     if failed:
@@ -92,6 +96,20 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         for name, why in failed.items():
             print(f"  {name}: {why}", file=sys.stderr, flush=True)
     return 1 if failed else 0
+
+
+def _notes(cells: Sequence[Cell], assigned: Assigned, given: StudyOptions) -> list[str]:
+    """What the command line changed, and a reader of the table has to know."""
+    notes = []
+    missed = sorted(cells[0].own_data) if given.other_data and cells else []
+    if missed:
+        notes.append(
+            f"other data than the study's own (which reported figures are of): without its {', '.join(missed)}"
+        )
+    random = [cell.name for cell in cells if cell.name in assigned.random]
+    if random:
+        notes.append(f"random weights where the study asks for ImageNet's: {'; '.join(random)}")
+    return notes
 
 
 def _runs(cells: Sequence[Cell], options: dict[str, Any], known: dict[str, set[str]], output: Path) -> list[Run]:

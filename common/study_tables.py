@@ -1,12 +1,11 @@
 """What a study found: figures of finished runs, reported beside measured, as Markdown, CSV, LaTeX, JSON and a picture.
 
-Belongs here: reading the figures that runs left behind, their mean and spread over the seeds, and showing them.
-Running is in `common/study_runs.py`. Every table is made from the same entries, which are what `table.json` holds.
+Belongs here: which figures are shown, beside what, and what must be known to read them. What a run left behind is read
+in `common/study_values.py`; comparisons of cells are in `common/study_compare.py`; running in `common/study_runs.py`.
+Every table is made from the same entries, which are what `table.json` holds.
 """
 
-import json
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,53 +13,35 @@ from typing import Any
 
 from tabulate import tabulate
 
-from common.errors import UserError
-from common.runs import read_json, write_csv, write_json, write_text
+from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
-from common.study import Cell
+from common.study import Cell, Comparison, Pivot
+from common.study_compare import difference_rows, differences, pivots
+from common.study_values import (
+    CHOSEN_ON,
+    TEST_SECONDS,
+    Measured,
+    as_text,
+    mean_and_spread,
+    read_measured,
+    reported_as_text,
+    with_spread,
+)
 from common.tables import markdown
 
 _MOST_COLUMNS = 12  # of types side by side; more are shown one below the other
 _ALWAYS = ("loss", "accuracy")
-_CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
-_LAST = ("seconds", "parameters")  # measured columns at the end, whether reported or not
+_IF_MEASURED = (CHOSEN_ON, "train accuracy")  # shown behind those if some run has them
+_LAST = ("seconds", "parameters", TEST_SECONDS)  # measured columns at the end, whether reported or not
 
 
 @dataclass(kw_only=True)
-class Measured:
-    """What one finished run left behind."""
+class _Section:
+    """A table, with what stands above it."""
 
-    split: str  # test, or validation where test was not opened
-    figures: dict[str, float]  # loss, accuracy, n, …; seconds of training; trained parameters
-    groups: dict[str, dict[str, dict[str, float]]]  # by_type or by_class → type → accuracy, n, …
-    leaks: list[str]
-
-
-def read_measured(run: Path) -> Measured:
-    """The figures of a finished run. Raises `UserError` if its metrics.json is damaged or has no split that counts."""
-    metrics = read_json(run / "metrics.json")
-    split = next((name for name in ("test", "validation") if name in metrics), None)
-    if split is None:
-        raise UserError(f"{run / 'metrics.json'}: has neither test nor validation")
-    figures = {key: value for key, value in metrics[split].items() if isinstance(value, int | float)}
-    if split == "test" and isinstance(metrics.get("validation", {}).get("accuracy"), float):
-        figures[_CHOSEN_ON] = metrics["validation"]["accuracy"]
-    groups = {key: value for key, value in metrics[split].items() if key.startswith("by_")}
-    seconds = _seconds(run)
-    figures |= {} if seconds is None else {"seconds": seconds}
-    environment = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
-    figures |= environment.get("figures", {})
-    history = run / "history.jsonl"
-    if history.is_file():
-        figures["epochs"] = sum(bool(line.strip()) for line in history.read_text(encoding="utf-8").splitlines())
-    for name, values in metrics[split].get("by_class", {}).items():
-        figures |= {f"f1 {name}": values["f1"]} if "f1" in values else {}
-    trained = environment.get("parameters", {}).get("trained")
-    figures |= {} if trained is None else {"parameters": trained}
-    report = run / "report.md"
-    lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
-    leaks = [line.removeprefix("- ") for line in lines if "LEAK" in line]
-    return Measured(split=split, figures=figures, groups=groups, leaks=leaks)
+    rows: Sequence[Mapping[str, str]]
+    caption: str = ""
+    sentence: str = ""
 
 
 def write_tables(
@@ -73,11 +54,16 @@ def write_tables(
     runs: Mapping[tuple[str, int], Path],
     commands: Mapping[str, str],
     failed: Mapping[str, str],
+    compare: Sequence[Comparison] = (),
+    pivot: Pivot | None = None,
+    weights_named: bool = False,
+    more_notes: Sequence[str] = (),
 ) -> str:
     """Write `table.{md,csv,tex,json}` and `accuracy.png` into `output`; returns the table as Markdown.
 
     `runs` is (cell's name, seed) → run directory, finished or not; `options` and `commands` are by the cell's name;
-    `failed` is the name of a run → why.
+    `failed` is the name of a run → why; `weights_named` says that the weights of some cell were given by name, so that
+    they are shown even if all have the same.
     """
     measured = {key: read_measured(path) for key, path in runs.items() if (path / "metrics.json").is_file()}
     entries = []
@@ -87,28 +73,35 @@ def write_tables(
         entry |= {"script": cell.script, "options": dict(options[cell.name]), "command": commands[cell.name]}
         entry["runs"] = {str(seed): os.path.relpath(runs[cell.name, seed], output) for seed in sorted(mine)}
         entries.append(entry)
-    notes = _notes(entries, measured, failed)
-    rows = main_rows(entries)
-    tables = [("", rows), *((f"accuracy {key.replace('_', ' ')}", r) for key, r in _group_rows(entries).items())]
+    _add_weights(entries, always=weights_named)
+    notes = [*_notes(entries, measured, failed), *more_notes]
+    compared = differences(entries, compare)
+    sections = [_Section(rows=main_rows(entries))]
+    if pivot is not None:
+        sections += [_Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
+    if compared:
+        sentence = "Differences of accuracy, seed by seed: mean ± sample standard deviation."
+        sections.append(_Section(rows=difference_rows(compared), caption="differences", sentence=sentence))
+    for key, rows in _group_rows(entries).items():
+        sections.append(_Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}"))
     pictured = any("accuracy" in entry["measured"] for entry in entries)
 
     lines = [f"# {title}", "", "```", command, "```", "", *[f"- {note}" for note in notes]]
-    for caption, shown in tables:
-        escaped = [{_bars(name): _bars(value) for name, value in row.items()} for row in shown]
-        lines += ["", *([f"## {caption}", ""] if caption else []), markdown(escaped)]
+    for section in sections:
+        escaped = [{_bars(name): _bars(value) for name, value in row.items()} for row in section.rows]
+        lines += ["", *([f"## {section.caption}", ""] if section.caption else [])]
+        lines += [*([section.sentence, ""] if section.sentence else []), markdown(escaped)]
     lines += ["", "![accuracy, measured and reported](accuracy.png)"] if pictured else []
-    write_json(output / "table.json", {"title": title, "command": command, "notes": notes, "cells": entries})
+    found = {"title": title, "command": command, "notes": notes, "cells": entries}
+    write_json(output / "table.json", found | ({"differences": compared} if compared else {}))
     write_csv(output / "table.csv", csv_rows(entries))
-    write_text(output / "table.tex", _latex(title, notes, tables))
+    write_text(output / "table.tex", _latex(title, notes, sections))
     if pictured:
         draw_bars(entries, output / "accuracy.png", title=title)
     write_text(output / "table.md", "\n".join(lines) + "\n")
-    return "\n\n".join(markdown(shown) for _, shown in tables)
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and the sample standard deviation (n − 1); no deviation for a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    return "\n\n".join(
+        "\n".join([*filter(None, (section.caption, section.sentence)), markdown(section.rows)]) for section in sections
+    )
 
 
 def main_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -117,14 +110,14 @@ def main_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     same_samples = len({(entry["split"], entry["n"]) for entry in entries if entry["seeds"]}) <= 1
     rows = []
     for entry in entries:
-        row = {"model": entry["name"]}
-        row |= {f"reported {metric}": _figure(metric, entry["reported"].get(metric)) for metric in reported}
-        row |= {f"measured {metric}": _with_spread(metric, entry) for metric in measured}
+        row = {"model": entry["name"]} | _shown_weights(entry)
+        row |= {f"reported {metric}": reported_as_text(metric, entry["reported"].get(metric)) for metric in reported}
+        row |= {f"measured {metric}": with_spread(metric, entry) for metric in measured}
         if not same_samples:
-            row |= {"split": entry["split"] or "–", "n": _figure("n", entry["n"])}
+            row |= {"split": entry["split"] or "–", "n": as_text("n", entry["n"])}
         done, asked = len(entry["seeds"]), entry["seeds_asked"]
         row["seeds"] = str(done) if done == asked else f"{done} of {asked}"
-        row |= {metric: _figure(metric, entry["measured"].get(metric, {}).get("mean")) for metric in _LAST}
+        row |= {metric: as_text(metric, entry["measured"].get(metric, {}).get("mean")) for metric in _last(entries)}
         rows.append(row)
     return rows
 
@@ -134,9 +127,9 @@ def csv_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     reported, measured = _metrics(entries)
     rows = []
     for entry in entries:
-        row: dict[str, Any] = {"model": _no_formula(entry["name"])}
+        row: dict[str, Any] = {"model": _no_formula(entry["name"])} | _shown_weights(entry)
         row |= {f"reported {metric}": entry["reported"].get(metric) for metric in reported}
-        for metric in (*measured, *_LAST):
+        for metric in (*measured, *_last(entries)):
             found = entry["measured"].get(metric, {})
             row |= {f"measured {metric}": found.get("mean"), f"measured {metric} std": found.get("std")}
         rows.append(row | {"split": entry["split"], "n": entry["n"], "seeds": len(entry["seeds"])})
@@ -169,17 +162,6 @@ def draw_bars(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, m
     save_figure(figure, path)
 
 
-def _seconds(run: Path) -> float | None:
-    """Seconds of training; of the whole run as the study timed it, where nothing was trained in epochs."""
-    history, timed = run / "history.jsonl", run / "study.json"
-    if history.is_file():
-        rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = [row["seconds"] for row in rows if "seconds" in row]
-        if found:
-            return sum(found)
-    return read_json(timed)["seconds"] if timed.is_file() else None
-
-
 def _entry(cell: Cell, measured: Mapping[int, Measured], asked: int) -> dict[str, Any]:
     """One cell as `table.json` holds it: `measured` is seed → figures of the finished runs."""
     runs = list(measured.values())
@@ -207,10 +189,35 @@ def _entry(cell: Cell, measured: Mapping[int, Measured], asked: int) -> dict[str
 def _metrics(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """The metrics with a reported column, and those with a measured one."""
     named = dict.fromkeys(metric for entry in entries for metric in entry["reported"])
-    order = [*_ALWAYS, *(metric for metric in named if metric not in _ALWAYS)]
-    if any(_CHOSEN_ON in entry["measured"] for entry in entries):
-        order.insert(len(_ALWAYS), _CHOSEN_ON)
+    beside = [metric for metric in _IF_MEASURED if any(metric in entry["measured"] for entry in entries)]
+    order = list(dict.fromkeys((*_ALWAYS, *beside, *named)))
     return [metric for metric in order if metric in named], [metric for metric in order if metric not in _LAST]
+
+
+def _last(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measured columns at the end; test seconds only if some run was timed."""
+    return [metric for metric in _LAST if metric != TEST_SECONDS or any(metric in e["measured"] for e in entries)]
+
+
+def _add_weights(entries: Sequence[dict[str, Any]], *, always: bool) -> None:
+    """Give each entry the name of its encoder's weights, if they are not all the same: `–` where none sees anything."""
+    names = [_weights(entry["options"]) for entry in entries]
+    if len(set(names) - {"–"}) > (0 if always else 1):
+        for entry, name in zip(entries, names, strict=True):
+            entry["weights"] = name
+
+
+def _weights(options: Mapping[str, Any]) -> str:
+    encoder, weights = options.get("encoder"), options.get("weights") or "none"  # the default of `EncoderOptions`
+    if encoder is None or options.get("features") is not None:
+        return "–"
+    if weights == "none":
+        return "its own" if str(encoder).startswith("hf:") else "random"
+    return Path(str(weights)).name
+
+
+def _shown_weights(entry: Mapping[str, Any]) -> dict[str, str]:
+    return {"weights": _no_formula(entry["weights"])} if "weights" in entry else {}
 
 
 def _notes(
@@ -222,7 +229,7 @@ def _notes(
     notes = [f"data: {', '.join(data)}"]
     scored = dict.fromkeys((entry["split"], entry["n"]) for entry in entries if entry["seeds"])
     if scored:
-        notes.append("measured on: " + ", ".join(f"{split} (n = {_figure('n', n)})" for split, n in scored))
+        notes.append("measured on: " + ", ".join(f"{split} (n = {as_text('n', n)})" for split, n in scored))
     if "validation" in (split for split, _ in scored):
         notes.append("validation is what recipes are chosen on: its figures are no test results")
     seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
@@ -233,11 +240,18 @@ def _notes(
     if best is not None and best["n"]:
         low, high = wilson(_accuracy(best), int(best["n"]))
         notes.append(
-            f"{_figure('n', best['n'])} samples place an accuracy of {_accuracy(best):.4f} between {low:.2f} and "
+            f"{as_text('n', best['n'])} samples place an accuracy of {_accuracy(best):.4f} between {low:.2f} and "
             f"{high:.2f} (Wilson's 95 % interval, as if they were independent: at best)"
         )
     notes.append("seconds: of training; of the whole process where nothing is trained in epochs")
-    _, shown = _metrics(entries)
+    timed = [found.device for found in measured.values() if TEST_SECONDS in found.figures]
+    if timed:
+        devices = ", ".join(dict.fromkeys(filter(None, timed)))
+        where = f", on the machine's {devices}" if devices else ""
+        what = "for 32 clips, from decoded frames to classes, encoder and head"
+        notes.append(f"{TEST_SECONDS}: {what}{where}; decoding not counted")
+    reported, shown = _metrics(entries)
+    shown += [metric for metric in reported if metric in _LAST]
     never = [metric for metric in shown if measured and not any(metric in entry["measured"] for entry in entries)]
     notes += [f"{metric} was reported, but no run measures it" for metric in never if metric not in _ALWAYS]
     leaks: dict[str, dict[str, None]] = {}
@@ -267,10 +281,10 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
         types = sorted({name for entry in mine for name in entry["groups"][key]})
 
         def shown(entry: Mapping[str, Any], name: str, key: str = key) -> str:
-            return _figure("accuracy", entry["groups"][key].get(name, {}).get("accuracy"))
+            return as_text("accuracy", entry["groups"][key].get(name, {}).get("accuracy"))
 
         counts = {name: {entry["groups"][key].get(name, {}).get("n") for entry in mine} for name in types}
-        n = {name: _figure("n", *found) if len(found) == 1 else "–" for name, found in counts.items()}
+        n = {name: as_text("n", *found) if len(found) == 1 else "–" for name, found in counts.items()}
         if len(types) <= _MOST_COLUMNS:
             tables[key] = [{"model": entry["name"]} | {name: shown(entry, name) for name in types} for entry in mine]
             tables[key].append({"model": "n"} | n)
@@ -282,22 +296,6 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
     return tables
 
 
-def _with_spread(metric: str, entry: Mapping[str, Any]) -> str:
-    found = entry["measured"].get(metric, {})
-    text = _figure(metric, found.get("mean"))
-    return text if found.get("std") is None else f"{text} ± {_figure(metric, found['std'])}"
-
-
-def _figure(metric: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if metric == "seconds":
-        return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
-    if metric == "epochs":
-        return f"{value:.1f}"
-    return f"{value:,.0f}" if metric in ("n", "parameters", "keras_parameters") else f"{value:.4f}"
-
-
 def _no_formula(text: str) -> str:
     """A text that a spreadsheet would read as a formula, made plain text."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
@@ -307,11 +305,11 @@ def _bars(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _latex(title: str, notes: Sequence[str], tables: Sequence[tuple[str, Sequence[Mapping[str, str]]]]) -> str:
+def _latex(title: str, notes: Sequence[str], sections: Sequence[_Section]) -> str:
     """Plain tabular environments, which need no package; names are escaped by tabulate."""
     lines = [f"% {' '.join(line.split())}" for line in (title, *notes)]
-    for caption, rows in tables:
-        aligned = ["left", *["right"] * (len(rows[0]) - 1)]
-        text = tabulate(rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
-        lines += ["", *([f"% {caption}"] if caption else []), text]
-    return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("–", "--")
+    for section in sections:
+        aligned = ["left", *["right"] * (len(section.rows[0]) - 1)]
+        text = tabulate(section.rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
+        lines += ["", *[f"% {line}" for line in (section.caption, section.sentence) if line], text]
+    return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")

@@ -93,6 +93,7 @@ def train_task(
         _go_on(run, parts)
     size = count_parameters(parts.model)
     about = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
+    about["device"] = accelerator.device.type
     on_main(accelerator, lambda: open_run(run, options, **about))
     if accelerator.is_main_process:
         write_json(run / "trained-on.json", parts.trained_on)

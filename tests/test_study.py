@@ -31,7 +31,7 @@ FAKE = """
 import argparse, json, pathlib, shutil, sys, time, yaml
 
 parser = argparse.ArgumentParser()
-for name in "config output data cache seed accuracy weights fail stop sleep learning-rate".split():
+for name in "config output data cache seed accuracy encoder weights features fail stop sleep learning-rate".split():
     parser.add_argument("--" + name)
 for name in "test resume overwrite".split():
     parser.add_argument("--" + name, action=argparse.BooleanOptionalAction)
@@ -157,7 +157,7 @@ def test_every_study_of_the_repository_is_read():
 @pytest.mark.parametrize(
     "text, says",
     [
-        (GRID + "epochs: 3\n", "s.yaml: unknown option 'epochs'.*allowed: config, grid"),
+        (GRID + "epochs: 3\n", "s.yaml: unknown option 'epochs'.*allowed: across, compare, config, grid"),
         (GRID + "rows: [{name: x, seed: 1}]\n", "s.yaml, row 1: unknown option 'seed'; did you mean 'seeds'"),
         (GRID + "rows: [{seeds: [1]}]\n", "s.yaml, row 1: has no name"),
         (GRID + "seeds: [x]\n", "s.yaml: --seeds 'x'"),
@@ -356,6 +356,35 @@ def test_weights_stand_in_for_imagenet_and_for_nothing_else(here):
     assert saved["weights"] == "w.safetensors" and saved["seed"] == 0
     with pytest.raises(UserError, match="--weights w.safetensors: no cell .*weights: imagenet"):
         study(one(""), "--weights", "w.safetensors")
+
+
+def test_cells_without_features_or_with_random_weights_are_noted(here, capsys):
+    Path("f").write_bytes(b"")
+    text = """
+    script: train_fake
+    own_data: {learning_rate: 0.5}
+    rows:
+      - {name: a, options: {accuracy: 0.5, encoder: resnet50, weights: imagenet}}
+      - {name: b, options: {accuracy: 0.5, encoder: resnet101, weights: imagenet}}
+    compare: [{name: a or b, cells: [a, b]}]
+    """
+    assert study(text, "--features", "resnet50=f", "--dry-run") == 0
+    out = capsys.readouterr().out
+    line = "left out 1 of 2 cells: no --features for: b"
+    assert line in out and "features: f" in out and "learning_rate: 0.5" in out and "b (train_fake)" not in out
+    assert not Path("runs").exists()
+    assert study(text, "--features", "resnet50=f") == 0
+    assert starts() == ["a-seed0"] and list(table()["by_name"]) == ["a"] and line in table()["notes"]
+    assert "weights" not in table()["by_name"]["a"]  # stored features need none
+
+    command = ("--weights", "resnet50=none", "b=f", "--output", "other", "--data", "small.yaml", "--other-data")
+    assert study(text, *command) == 0
+    found = table("other")
+    assert "random weights where the study asks for ImageNet's: a" in found["notes"]
+    assert any(note.startswith("other data than the study's own") for note in found["notes"])
+    assert [cell["weights"] for cell in found["cells"]] == ["random", "f"]
+    assert "learning_rate" not in found["by_name"]["a"]["options"] and found["differences"][0]["mean"] == 0
+    assert "a − b" in capsys.readouterr().out
 
 
 def test_set_wins_and_reaches_only_scripts_that_have_the_option(here):

@@ -1,0 +1,102 @@
+"""The figures of a study's runs: as they were left behind, over the seeds, and as text.
+
+Belongs here: reading one finished run, mean and spread, and how a figure of each kind is written. Which figures are
+shown side by side is decided in `common/study_tables.py`, what is compared in `common/study_compare.py`.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.runs import read_json
+
+CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
+TEST_SECONDS = "test seconds"
+_TIMED = "seconds_per_32"  # TEST_SECONDS as metrics.json has it
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """What one finished run left behind."""
+
+    split: str  # test, or validation where test was not opened
+    figures: dict[str, float]  # loss, accuracy, n, …; train loss, …; seconds of training; trained parameters
+    groups: dict[str, dict[str, dict[str, float]]]  # by_type or by_class → type → accuracy, n, …
+    leaks: list[str]
+    device: str | None  # what it ran on, if it says so
+
+
+def read_measured(run: Path) -> Measured:
+    """The figures of a finished run. Raises `UserError` if its metrics.json is damaged or has no split that counts."""
+    metrics = read_json(run / "metrics.json")
+    split = next((name for name in ("test", "validation") if name in metrics), None)
+    if split is None:
+        raise UserError(f"{run / 'metrics.json'}: has neither test nor validation")
+    figures = {key: value for key, value in metrics[split].items() if isinstance(value, int | float)}
+    if _TIMED in figures:
+        figures[TEST_SECONDS] = figures.pop(_TIMED)
+    for other in ("validation", "train") if split == "test" else ("train",):
+        for metric in ("accuracy", "loss"):
+            value = metrics.get(other, {}).get(metric)
+            figures |= {f"{other} {metric}": value} if isinstance(value, int | float) else {}
+    groups = {key: value for key, value in metrics[split].items() if key.startswith("by_")}
+    seconds = _seconds(run)
+    figures |= {} if seconds is None else {"seconds": seconds}
+    environment = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
+    figures |= environment.get("figures", {})
+    history = run / "history.jsonl"
+    if history.is_file():
+        figures["epochs"] = sum(bool(line.strip()) for line in history.read_text(encoding="utf-8").splitlines())
+    for name, values in metrics[split].get("by_class", {}).items():
+        figures |= {f"f1 {name}": values["f1"]} if "f1" in values else {}
+    trained = environment.get("parameters", {}).get("trained")
+    figures |= {} if trained is None else {"parameters": trained}
+    report = run / "report.md"
+    lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
+    leaks = [line.removeprefix("- ") for line in lines if "LEAK" in line]
+    return Measured(split=split, figures=figures, groups=groups, leaks=leaks, device=environment.get("device"))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation (n − 1); no deviation for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def as_text(metric: str, value: float | None) -> str:
+    """A measured figure as the tables show it."""
+    if value is None:
+        return "–"
+    if metric == "seconds":
+        return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+    if metric == TEST_SECONDS:
+        return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+    if metric == "epochs":
+        return f"{value:.1f}"
+    return f"{value:,.0f}" if metric in ("n", "parameters", "keras_parameters") else f"{value:.4f}"
+
+
+def reported_as_text(metric: str, value: float | None) -> str:
+    """A reported one: seconds with the digits they were printed with."""
+    return f"{value:g}" if value is not None and metric in ("seconds", TEST_SECONDS) else as_text(metric, value)
+
+
+def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
+    """Mean ± deviation of a metric that an entry of `table.json` has, or a dash."""
+    found = entry["measured"].get(metric, {})
+    text = as_text(metric, found.get("mean"))
+    return text if found.get("std") is None else f"{text} ± {as_text(metric, found['std'])}"
+
+
+def _seconds(run: Path) -> float | None:
+    """Seconds of training; of the whole run as the study timed it, where nothing was trained in epochs."""
+    history, timed = run / "history.jsonl", run / "study.json"
+    if history.is_file():
+        rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [row["seconds"] for row in rows if "seconds" in row]
+        if found:
+            return sum(found)
+    return read_json(timed)["seconds"] if timed.is_file() else None
