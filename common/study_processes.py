@@ -24,6 +24,7 @@ from common.checkpoints import has_checkpoint
 from common.errors import UserError
 from common.runs import write_json
 from common.study import Cell
+from common.study_forks import Fork, Forks, can_fork
 from common.study_tables import read_measured
 
 try:
@@ -75,6 +76,7 @@ def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[st
     threads = max(1, cores // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
     environment["PYTHONIOENCODING"] = "utf-8"  # the log is UTF-8 whatever the terminal is
+    forks = Forks(os.environ | environment) if launcher == [sys.executable] and can_fork() else None
     waiting, under_way, failed = list(todo), {}, {}
     began = time.monotonic()
     bar = tqdm(total=len(todo), unit="run", disable=None)
@@ -82,7 +84,7 @@ def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[st
         while waiting or under_way:
             while waiting and len(under_way) < jobs:
                 run = waiting.pop(0)
-                process = _start(run, scripts, launcher, environment)
+                process = _start(run, scripts, launcher, environment, forks)
                 if process is None:
                     failed[run.name] = f"another process runs it now ({run.log})"
                     bar.update()
@@ -105,7 +107,9 @@ def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[st
     return failed
 
 
-def _start(run: Run, scripts: Path, launcher: Sequence[str], environment: dict[str, str]) -> subprocess.Popen | None:
+def _start(
+    run: Run, scripts: Path, launcher: Sequence[str], environment: dict[str, str], forks: Forks | None
+) -> subprocess.Popen | Fork | None:
     """Its process, with a log that stays locked as long as it (or a child of it) lives; None if another has the lock.
 
     In a session of its own: Ctrl-C reaches the study alone, which then ends the whole group.
@@ -124,6 +128,8 @@ def _start(run: Run, scripts: Path, launcher: Sequence[str], environment: dict[s
                 run.file.write_text(f"# script: {run.cell.script}\n{text}", encoding="utf-8")
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
+            if forks is not None:
+                return forks.start(Path(command[1]), command[2:], log)
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -174,7 +180,7 @@ def _last_line(log: Path) -> str:
     return line if len(line) <= 300 else line[:300] + " ..."
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
+def _stop(processes: Sequence[subprocess.Popen | Fork]) -> None:
     """End processes and their children: asked first, killed if they do not listen."""
     for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         for process in processes:
