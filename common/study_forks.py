@@ -95,6 +95,7 @@ def _run(script: str, arguments: list[str], log: int) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
+    multiprocessing.set_start_method(None, force=True)  # what a script starts by itself is started as ever
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")

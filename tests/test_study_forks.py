@@ -1,5 +1,6 @@
 """Runs as forks of a process with the libraries imported: what they say, how they end, and that they are ended."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -11,8 +12,8 @@ from common.study_forks import Forks, can_fork
 pytestmark = pytest.mark.skipif(not can_fork(), reason="no forkserver here, or a GPU beside it")
 
 SCRIPT = """
-import os, sys, time
-print("said", sys.argv[1:], __name__, "torch" in sys.modules, flush=True)
+import multiprocessing, os, sys, time
+print("said", sys.argv[1:], __name__, multiprocessing.get_start_method(), "torch" in sys.modules, flush=True)
 print("complained", file=sys.stderr, flush=True)
 if sys.argv[1] == "wait":
     time.sleep(60)
@@ -44,7 +45,11 @@ def test_a_fork_is_like_a_process(start):
     fork, log = start("3", "more")
     assert ended(fork) == 3 and os.environ == environment
     said, complained = log.read_text(encoding="utf-8").splitlines()
-    assert said.startswith("said ['3', 'more'] __main__ ") and said.endswith(" True") and complained == "complained"
+    assert (
+        said.startswith(f"said ['3', 'more'] __main__ {multiprocessing.get_start_method()} ")
+        and said.endswith(" True")
+        and complained == "complained"
+    )
     again, _ = start("0")
     assert ended(again) == 0 and len(log.read_text(encoding="utf-8").splitlines()) == 4
 
