@@ -22,7 +22,8 @@ DECIDE_FEATURES = (
     "sampling frames stride short max_frames augment augment_per copies views image_size resize stages depth width "
     "train_encoder encoder_seed weights".split()
 )
-_OF_CLIPS = ("clips", "lists", "split_list")  # where clips are, and which is trained on: stored features have an index
+# Options of clips, which stored features cannot have: these have an index, and no frames that vary.
+_OF_CLIPS = ("clips", "lists", "split_list", "augment", "copies", "views")
 _LISTED = 3  # cells that a note names before it only counts them
 _BY_ENCODER = 2  # place of the encoder in `_names`; what stands before it names the cell itself
 
@@ -37,6 +38,8 @@ class Assigned:
     """cell name → why it is left out"""
     random: list[str]
     """cells whose encoder has random weights where the study asks for ImageNet's"""
+    not_stored: list[str]
+    """options of clips that cells with stored features were to have"""
     weights_named: bool
     """some cell's weights were changed by --weights NAME=..."""
 
@@ -78,7 +81,7 @@ def cell_options(
                 values[cell.name] = _of_script(cell, known, all_shared | cell.own | common)
     asked = [cell for cell in cells if values[cell.name].get("weights") == "imagenet"]
     weights, weights_named = _read_weights(given, asked, encoders)
-    options = {}
+    options, not_stored = {}, set()
     for cell in cells:
         if cell.name not in left_out:
             name = cell.name
@@ -86,13 +89,16 @@ def cell_options(
             stored = {"features": features[name]} if name in features else {}
             unused = _OF_CLIPS if stored else ()
             mine = {key: value for key, value in values[name].items() if key not in unused}
+            not_stored |= {key for key in unused if values[name].get(key)}
             options[name] = mine | stored | replaced | forced[name]
     random = [
         cell.name
         for cell in asked
         if options.get(cell.name, {}).get("weights") == "none" and options[cell.name].get("features") is None
     ]
-    return Assigned(options=options, left_out=left_out, random=random, weights_named=weights_named)
+    return Assigned(
+        options=options, left_out=left_out, random=random, not_stored=sorted(not_stored), weights_named=weights_named
+    )
 
 
 def left_out_note(left_out: Mapping[str, str], cells: Sequence[Cell]) -> str | None:
