@@ -77,8 +77,7 @@ def test_differences_and_two_axes_by_hand(tmp_path):
         ["is big better", "Big, LSTM − Small, LSTM", "+0.2000 ± 0.1414", "2", "+0.1000", "+0.3000"],
         ["no seed of both", "Big, LSTM − chance", "–", "0", "–", "–"],
         ["one seed", "Small, LSTM − Small, GRU", "-0.0500", "1", "-0.0500", "-0.0500"],
-        ["not run", "Big, GRU − Big, LSTM", "–", "0", "–", "–"],
-    ]
+    ]  # and nothing of a cell that is not in the table
     assert "Differences of accuracy, seed by seed: mean ± sample standard deviation." in text
     assert "is big better" in printed and "accuracy, measured" in printed
     first = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))["differences"][0]
