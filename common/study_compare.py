@@ -93,4 +93,4 @@ def _by_seed(entry: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
+    return "–" if value is None else f"{round(value, 4) + 0.0:+.4f}"  # no "-0.0000"
