@@ -80,8 +80,9 @@ def as_text(metric: str, value: float | None) -> str:
 
 
 def reported_as_text(metric: str, value: float | None) -> str:
-    """A reported one: seconds with the digits they were printed with."""
-    return f"{value:g}" if value is not None and metric in ("seconds", TEST_SECONDS) else as_text(metric, value)
+    """A reported one: seconds and epochs with the digits they have in the study's file."""
+    as_given = value is not None and metric in ("seconds", TEST_SECONDS, "epochs")
+    return f"{value:g}" if as_given else as_text(metric, value)
 
 
 def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
