@@ -25,6 +25,7 @@ knows a task or imports anything heavy: what options a script has is asked of th
     across: attention                    # of two axes: accuracy once more, this one's names side by side
     compare:                             # accuracy of the first cell minus that of the second, seed by seed
       - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"]}
+    notes: [the reported figures are of one run]   # lines above the table
 """
 
 import difflib
@@ -119,6 +120,7 @@ class _File:
     reported: dict[Any, Any] = Field(default_factory=dict)
     across: Any = None
     compare: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @options
@@ -186,6 +188,7 @@ class Study:
     cells: list[Cell]
     compare: list[Comparison]
     pivot: Pivot | None
+    notes: tuple[str, ...]  # what the reader of its table has to know
 
 
 def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
@@ -230,6 +233,7 @@ def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
         title=" ".join((file.title or path.stem).split()),
         cells=cells,
         compare=_read_comparisons(path, cells, file.compare),
+        notes=tuple(" ".join(note.split()) for note in file.notes),
         pivot=_read_pivot(path, file.across, dict(zip(map(str, file.grid), axes, strict=True))),
     )
 
@@ -307,6 +311,8 @@ def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[st
                 raise unknown(f"{place}: cell", name, names)
         if first == second:
             raise UserError(f"{place}: '{first}' is compared with itself")
+        if any(comparison.name == other.name for other in found):
+            raise UserError(f"{place}: '{comparison.name}' is another comparison's name, too")
         found.append(Comparison(name=comparison.name, cells=(first, second)))
     return found
 

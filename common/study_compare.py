@@ -14,8 +14,8 @@ from common.study_values import as_text, mean_and_spread, with_spread
 def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Accuracy of one cell minus that of another with the same seed, as `table.json` holds it.
 
-    Only seeds that both cells have finished count, and none if the two were scored on different splits. A comparison with
-    a cell that is not in the table is left out.
+    Only seeds that both cells have finished count, and none if the two were scored on different splits. A comparison
+    with a cell that is not in the table is left out.
     """
     by_name = {entry["name"]: entry for entry in entries}
     found = []
@@ -31,6 +31,7 @@ def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparis
             {
                 "name": comparison.name,
                 "cells": list(comparison.cells),
+                "n": list(dict.fromkeys(by_name[name]["n"] for name in comparison.cells)),
                 "mean": mean,
                 "std": deviation,
                 "lowest": min(by_seed.values(), default=None),
@@ -54,6 +55,7 @@ def difference_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "cells": " − ".join(difference["cells"]),
                 "difference": mean,
                 "seeds": str(len(difference["by_seed"])),
+                "n": " / ".join(as_text("n", n) for n in difference["n"]),
                 "lowest": _signed(difference["lowest"]),
                 "highest": _signed(difference["highest"]),
             }

@@ -88,7 +88,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         compare=study.compare,
         pivot=study.pivot,
         weights_named=assigned.weights_named,
-        more_notes=[*[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
+        more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
     print(f"\n{table}\n\neverything is in {output}", flush=True)
     if failed:

@@ -32,7 +32,9 @@ from common.runs import (
 )
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
-_MAY_CHANGE = set("config output resume overwrite cache workers epochs patience tracker test score score_train".split())
+_MAY_CHANGE = set(
+    "config output resume overwrite cache workers epochs patience tracker test score score_train timed".split()
+)
 
 
 @dataclass(kw_only=True)
@@ -149,7 +151,7 @@ def scored_splits(options: Any) -> list[str]:
 
 def make_encoder(options: Any) -> Encoder:
     """The encoder that `EncoderOptions` describe. Raises `UserError` where they do not fit."""
-    with torch.random.fork_rng(enabled=options.encoder_seed is not None):
+    with torch.random.fork_rng(devices=[], enabled=options.encoder_seed is not None):
         if options.encoder_seed is not None:
             torch.manual_seed(options.encoder_seed)
         encoder = build_encoder(
@@ -187,7 +189,7 @@ def encoder_note(options: Any) -> str:
     )
     weights = "random weights" if options.weights == "none" else f"weights {options.weights}"
     if is_random(options) and trained != "trained":
-        weights += " (its BatchNorm's statistics are those of training images)"
+        weights += " (BatchNorm, if it has any, with the statistics of training images)"
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 

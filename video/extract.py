@@ -17,10 +17,10 @@ import torch
 from accelerate.utils import set_seed
 
 from common.errors import UserError
-from common.features import FeatureStore, cached_features
+from common.features import FeatureStore, cached_features, settle
 from common.runs import cache_directory, main_first, on_main, refuse_existing
 from common.training import make_accelerator
-from common.training_runs import encoder_note, make_encoder, preprocessing_of
+from common.training_runs import encoder_note, is_random, make_encoder, preprocessing_of
 from video.data import VideoData
 from video.extract_options import ExtractOptions
 from video.frames import ClipViews, sampling_of
@@ -41,7 +41,10 @@ def extract(options: ExtractOptions) -> Path:
     set_seed(options.seed)
     encoder = make_encoder(training)
     preprocessing = preprocessing_of(training, encoder.preprocessing)
-    sampling = sampling_of(options)
+    source = ClipViews(sampling=sampling_of(options), preprocessing=preprocessing)
+    if is_random(training):
+        rows = data.splits["train"]
+        settle(encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, preprocessing)
     paths = {
         digest: path
         for rows in data.splits.values()
@@ -51,7 +54,7 @@ def extract(options: ExtractOptions) -> Path:
         encoder,
         list(paths.values()),
         list(paths),
-        source=ClipViews(sampling=sampling, preprocessing=preprocessing),
+        source=source,
         preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,
