@@ -20,7 +20,7 @@ from common.study import Cell, StudyOptions, refuse_reserved, unknown
 # taken to be what that encoder's first cell would compute; a cell with other values of these needs a file of its own.
 DECIDE_FEATURES = (
     "sampling frames stride short max_frames augment augment_per copies views image_size resize stages depth width "
-    "train_encoder encoder_seed weights".split()
+    "train_encoder encoder_seed weights pool".split()
 )
 # Options of clips, which stored features cannot have: these have an index, and no frames that vary.
 _OF_CLIPS = ("clips", "lists", "split_list", "augment", "copies", "views")
@@ -63,6 +63,8 @@ def cell_options(
     for key in (*sorted(named_by_study), *common, *["features"] * bool(given.features)):
         if key not in anywhere:
             raise unknown(f"{given.study}: option", key, anywhere)
+    if given.other_data and not any(cell.own_data for cell in cells):
+        raise UserError(f"--other-data: {given.study} has no own_data that it could leave out")
     for cell in cells:
         for key in cell.own:
             if key not in known[cell.script]:
@@ -72,7 +74,8 @@ def cell_options(
     values = {cell.name: _of_script(cell, known, cell.shared | cell.own | common) for cell in cells}
     forced = _read_set(given.set, cells, values, known)
     encoders = {name: (mine | forced[name]).get("encoder") for name, mine in values.items()}
-    features, left_out = _read_features(given.features, cells, chosen, encoders, values, known)
+    wanted = {name: mine | forced[name] for name, mine in values.items()}
+    features, left_out = _read_features(given.features, cells, chosen, encoders, wanted, known)
     if not given.other_data:
         for cell in cells:
             mine = values[cell.name] | forced[cell.name]
@@ -262,6 +265,8 @@ def _read_set(
             raise unknown(f"--set{'' if name is None else f' {name}'}: option", option, allowed)
         try:
             target = plain if name is None else by_option.setdefault(option, {})
+            if (option if name is None else name) in target:
+                raise UserError(f"--set {text!r}: {option} is given twice; give it once")
             target[option if name is None else name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {text!r}: the value is not valid YAML") from None

@@ -106,8 +106,9 @@ def _notes(cells: Sequence[Cell], assigned: Assigned, given: StudyOptions) -> li
         notes.append(
             f"other data than the study's own (which reported figures are of): without its {', '.join(missed)}"
         )
-    if assigned.not_stored:
-        notes.append(f"features are as they were stored: without the study's {', '.join(assigned.not_stored)}")
+    if given.features:
+        without = f", and no {', '.join(assigned.not_stored)}" if assigned.not_stored else ""
+        notes.append(f"encoder, size and frames are those that the features were made with, not the study's{without}")
     random = [cell.name for cell in cells if cell.name in assigned.random]
     if random:
         notes.append(f"random weights where the study asks for ImageNet's: {'; '.join(random)}")

@@ -113,7 +113,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
 
     def report(split: str, scores: Scores) -> dict[str, Any]:
         figures = report_scores(scores, scored[split].rows)
-        if options.timed and split == names[min(1, len(names) - 1)]:
+        if options.timed and split == ("test" if options.test else "validation"):
             figures["seconds_per_32"] = seconds_per_32(model, source, scored[split].rows, options.timed, accelerator)
         return figures
 
