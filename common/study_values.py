@@ -16,6 +16,7 @@ from common.runs import read_json
 
 CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
 TEST_SECONDS = "test seconds"
+_COUNTS = ("n", "epochs", "parameters", "keras_parameters")  # mostly the same for all seeds, and then without a spread
 _TIMED = "seconds_per_32"  # TEST_SECONDS as metrics.json has it
 
 
@@ -89,7 +90,8 @@ def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
     """Mean ± deviation of a metric that an entry of `table.json` has, or a dash."""
     found = entry["measured"].get(metric, {})
     text = as_text(metric, found.get("mean"))
-    return text if found.get("std") is None else f"{text} ± {as_text(metric, found['std'])}"
+    same = found.get("std") is None or (metric in _COUNTS and not found["std"])
+    return text if same else f"{text} ± {as_text(metric, found['std'])}"
 
 
 def _seconds(run: Path) -> float | None:
