@@ -44,6 +44,7 @@ from common.errors import UserError
 from common.options import Count
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+_LISTED = 3  # cells that a note names before it only counts them
 # Options that no study file and no --set may give, and where they come from instead.
 _RESERVED = {
     "seed": "seeds: [...] names the seeds",
@@ -336,3 +337,9 @@ def unknown(place: str, name: str, allowed: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return UserError(f"{place} '{name}' is unknown; {hint}allowed: {'; '.join(allowed)}")
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names of cells for a note, which is not to be longer than what it tells."""
+    more = len(names) - _LISTED
+    return "; ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

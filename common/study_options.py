@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
-from common.study import Cell, StudyOptions, refuse_reserved, unknown
+from common.study import Cell, StudyOptions, first_few, refuse_reserved, unknown
 
 # Options that decide what the features of a clip or photo are. A file of features named for all, or for an encoder, is
 # taken to be what that encoder's first cell would compute; a cell with other values of these needs a file of its own.
@@ -24,7 +24,6 @@ DECIDE_FEATURES = (
 )
 # Options of clips, which stored features cannot have: these have an index, and no frames that vary.
 _OF_CLIPS = ("clips", "lists", "split_list", "augment", "copies", "views")
-_LISTED = 3  # cells that a note names before it only counts them
 _BY_ENCODER = 2  # place of the encoder in `_names`; what stands before it names the cell itself
 
 
@@ -111,7 +110,7 @@ def left_out_note(left_out: Mapping[str, str], cells: Sequence[Cell]) -> str | N
         if cell.name in left_out:
             by_reason.setdefault(left_out[cell.name], []).append(cell.name)
     count = sum(map(len, by_reason.values()))
-    reasons = [f"{why}: {_first_few(names)}" for why, names in by_reason.items()]
+    reasons = [f"{why}: {first_few(names)}" for why, names in by_reason.items()]
     return f"left out {count} of {len(cells)} cells: {'. And '.join(reasons)}" if count else None
 
 
@@ -278,8 +277,3 @@ def _read_set(
             mine |= {} if exact is None else {option: exact[1]}
         forced[cell.name] = _of_script(cell, known, mine)
     return forced
-
-
-def _first_few(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return "; ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

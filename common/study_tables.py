@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
-from common.study import Cell, Comparison, Pivot
+from common.study import Cell, Comparison, Pivot, first_few
 from common.study_compare import difference_rows, differences, pivots
 from common.study_values import (
     CHOSEN_ON,
@@ -263,7 +263,9 @@ def _notes(
     for (name, _), found in measured.items():
         for leak in found.leaks:
             leaks.setdefault(leak, {})[name] = None
-    notes += [leak if len(names) == len(entries) else f"{'; '.join(names)}: {leak}" for leak, names in leaks.items()]
+    notes += [
+        leak if len(found) == len(entries) else f"{first_few(list(found))}: {leak}" for leak, found in leaks.items()
+    ]
     return notes + [f"failed: {name}: {why}" for name, why in failed.items()]
 
 
