@@ -54,6 +54,8 @@ class ViewSource(Protocol):
 
     about: dict[str, Any]
     """all that decides the pixels, but the file and the view: plain values"""
+    preprocessing: Preprocessing
+    """of these, what becomes of the pixels"""
     unit: str
     """what a row is, for the progress bar: image, clip"""
     frames: int
@@ -108,8 +110,8 @@ def load_view(
     return pixels, torch.tensor(valid, dtype=torch.float32)
 
 
-def settle(encoder: Encoder, rows: Sequence[tuple[str, str]], source: ViewSource, preprocessing: Preprocessing) -> None:
-    """Give a random encoder whose BatchNorm stays in eval mode the statistics of some images of `rows` (path, hash).
+def settle(encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource) -> None:
+    """Give a random encoder whose BatchNorm stays in eval mode the statistics of some images of `files` (path, hash).
 
     Random weights come with none (mean 0, variance 1), and nothing then keeps the sums along a residual net small: of
     ResNet152 all images get nearly the same features, too large for half precision. The images: two squares each of up
@@ -123,12 +125,13 @@ def settle(encoder: Encoder, rows: Sequence[tuple[str, str]], source: ViewSource
     encoder.train(training)
     if not norms or all_trained:
         return
-    chosen = [rows[(2 * place + 1) * len(rows) // (2 * min(32, len(rows)))] for place in range(min(32, len(rows)))]
+    count = min(32, len(files))
+    chosen = [files[(2 * place + 1) * len(files) // (2 * count)] for place in range(count)]
     squares = []
     for path, digest in chosen:
         pixels, _, _ = source.load(path, digest, 0)
         squares.append(pixels[[len(pixels) // 4, 3 * len(pixels) // 4]] if len(pixels) > 1 else pixels)
-    images = normalise(torch.cat(squares), preprocessing)
+    images = normalise(torch.cat(squares), source.preprocessing)
     images = images.repeat(2, 1, 1, 1) if len(images) == 1 else images
     update_bn(images.chunk(math.ceil(len(images) / 16)), encoder.backbone)  # no batch of one
     encoder.train(training)

@@ -77,7 +77,7 @@ def as_text(metric: str, value: float | None) -> str:
         return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
     if metric == "epochs":
         return f"{value:.1f}"
-    return f"{value:,.0f}" if metric in ("n", "parameters", "keras_parameters") else f"{value:.4f}"
+    return f"{value:,.0f}" if metric in _COUNTS else f"{value:.4f}"
 
 
 def reported_as_text(metric: str, value: float | None) -> str:

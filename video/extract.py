@@ -17,10 +17,10 @@ import torch
 from accelerate.utils import set_seed
 
 from common.errors import UserError
-from common.features import FeatureStore, cached_features, settle
+from common.features import FeatureStore, cached_features
 from common.runs import cache_directory, main_first, on_main, refuse_existing
 from common.training import make_accelerator
-from common.training_runs import encoder_note, is_random, make_encoder, preprocessing_of
+from common.training_runs import encoder_note, make_encoder, preprocessing_of, settle_random
 from video.data import VideoData
 from video.extract_options import ExtractOptions
 from video.frames import ClipViews, sampling_of
@@ -42,9 +42,8 @@ def extract(options: ExtractOptions) -> Path:
     encoder = make_encoder(training)
     preprocessing = preprocessing_of(training, encoder.preprocessing)
     source = ClipViews(sampling=sampling_of(options), preprocessing=preprocessing)
-    if is_random(training):
-        rows = data.splits["train"]
-        settle(encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, preprocessing)
+    rows = data.splits["train"]
+    settle_random(training, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source)
     paths = {
         digest: path
         for rows in data.splits.values()
