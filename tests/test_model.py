@@ -50,6 +50,8 @@ VARIANTS = [
     {"stages": ["color"], "train_from": "block2", "attention_over": "words", "fusion": "concat"},
     {"inputs": "image"},
     {"inputs": "question"},
+    *({"attention_weights": weights} for weights in ("uniform", "question_independent")),
+    {"attention_weights": "question_independent", "scoring": "concat", "stages": ["color", "block3"]},
 ]
 
 
@@ -89,7 +91,9 @@ def test_padding_of_questions_changes_no_logit(changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"attention": False}, {"attention_over": "both"}, {"stages": ["color"]}], ids=str
+    "changes",
+    [{}, {"attention": False}, {"attention_over": "both"}, {"stages": ["color"]}, {"attention_weights": "uniform"}],
+    ids=str,
 )
 def test_padded_cells_change_no_logit(changes):
     """What the encoder makes of the padding around a photo must not matter."""
@@ -170,7 +174,9 @@ def test_places_and_means():
     assert mean_of(cells, mask).tolist() == [[2.0]]
 
 
-@pytest.mark.parametrize("name, value", [("fusion", "sum"), ("attention_over", "photo"), ("scoring", "dot")])
+@pytest.mark.parametrize(
+    "name, value", [("fusion", "sum"), ("attention_over", "photo"), ("attention_weights", "equal"), ("scoring", "dot")]
+)
 def test_unknown_values_are_refused(name, value):
     with pytest.raises(UserError, match=f"unknown {name} '{value}'; allowed"):
         VqaConfig(**{name: value})

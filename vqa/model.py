@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.images import Preprocessing, normalise, valid_cells
 from common.pretrained import load_whole
 from common.recurrent import KINDS, Recurrent, time_mask
-from vqa.attention import SCORINGS, Attention
+from vqa.attention import SCORINGS, WEIGHTS, Attention, UniformAttention
 from vqa.cells import CELL_PLACE, FOUND, StageNorm, cell_places, colors_seen, mean_of, where_found
 from vqa.grounding import Grounding
 
@@ -49,6 +49,7 @@ class VqaConfig(PreTrainedConfig):
         bidirectional: bool = False,
         attention: bool = True,
         attention_over: str = "grid",  # grid | words | both
+        attention_weights: str = "learned",  # over the grid: learned | uniform | question_independent (controls)
         scoring: str = "product",  # product | concat
         glimpses: int = 2,
         attention_hidden: int = 256,
@@ -71,6 +72,7 @@ class VqaConfig(PreTrainedConfig):
             ("inputs", inputs, INPUTS),
             ("recurrent", recurrent, tuple(KINDS)),
             ("attention_over", attention_over, ATTENTION_OVER),
+            ("attention_weights", attention_weights, WEIGHTS),
             ("scoring", scoring, SCORINGS),
             ("fusion", fusion, FUSIONS),
         ):
@@ -81,6 +83,7 @@ class VqaConfig(PreTrainedConfig):
         self.embedding, self.recurrent, self.hidden = embedding, recurrent, hidden
         self.layers, self.bidirectional = layers, bidirectional
         self.attention, self.attention_over, self.scoring = attention, attention_over, scoring
+        self.attention_weights = attention_weights
         self.glimpses, self.attention_hidden, self.coordinates = glimpses, attention_hidden, coordinates
         self.projection, self.fusion, self.fusion_hidden = projection, fusion, fusion_hidden
         self.question_dropout, self.cell_dropout = question_dropout, cell_dropout
@@ -89,6 +92,11 @@ class VqaConfig(PreTrainedConfig):
         self.grounding_dropout, self.place_answers = grounding_dropout, list(place_answers)
         self.test_augment = list(test_augment)
         super().__init__(**keywords)
+        if attention_weights != "learned" and (self.attends != {"grid"} or grounding):
+            raise UserError(
+                f"attention_weights '{attention_weights}': only where attention over the grid is all that looks "
+                "(attention, inputs both, attention_over grid, no grounding)"
+            )
 
     @property
     def attends(self) -> frozenset[str]:
@@ -96,6 +104,12 @@ class VqaConfig(PreTrainedConfig):
         if not self.attention or self.inputs != "both":
             return frozenset()
         return frozenset({"grid", "words"} if self.attention_over == "both" else {self.attention_over})
+
+    @property
+    def looks(self) -> str:
+        """What is attended over, for a person, and with which weights, if they are not the ordinary ones."""
+        controls = {"uniform": " (uniform weights)", "question_independent": " (whatever the question)"}
+        return (" and ".join(sorted(self.attends)) or "none") + controls.get(self.attention_weights, "")
 
     @property
     def grounds(self) -> bool:
@@ -156,10 +170,10 @@ class VqaModel(PreTrainedModel):
                 self.place_projection = nn.Linear(CELL_PLACE, config.projection, bias=False)
             image = config.projection
         if "words" in attends:
-            self.word_attention = self._attention(states, image)
+            self.word_attention = self._attention(states, image, weights="learned")
             question = config.glimpses * states
         if "grid" in attends:
-            self.grid_attention = self._attention(image, question)
+            self.grid_attention = self._attention(image, question, weights=config.attention_weights)
             image = config.glimpses * image
         sides = [question] if config.inputs != "image" else []
         sides += [image] if config.inputs != "question" else []
@@ -191,8 +205,10 @@ class VqaModel(PreTrainedModel):
         )
         self.post_init()
 
-    def _attention(self, items: int, query: int) -> Attention:
+    def _attention(self, items: int, query: int, *, weights: str) -> nn.Module:
         config = self.config
+        if weights == "uniform":
+            return UniformAttention(config.glimpses)
         return Attention(
             items,
             query,
@@ -200,6 +216,7 @@ class VqaModel(PreTrainedModel):
             glimpses=config.glimpses,
             scoring=config.scoring,
             dropout=config.attention_dropout,
+            constant_query=weights == "question_independent",
         )
 
     def _init_weights(self, module: nn.Module) -> None:
