@@ -29,6 +29,7 @@ from common.images import content_hash
 from common.photos import PhotoFolder, broken_text, check_photos, photo_reference, plain_text
 from common.records import SPLITS, Columns, Source, find_sources, open_file, to_path
 from common.splits import Overlap, check_overlap, describe, group_split, link_groups
+from vqa.boxes import read_boxes
 from vqa.text import normalise
 
 COLUMNS = ("image", "question", "answer", "answers", "type", "group", "id", "boxes")
@@ -63,6 +64,7 @@ def load_vqa(
     need_images: bool = True,
     cache_directory: Path,
     limit: int | None = None,
+    check_boxes: bool = False,
 ) -> VqaData:
     """Load and check the three splits of `source`.
 
@@ -80,6 +82,7 @@ def load_vqa(
     on_bad_image: "fail", or "skip": rows of missing or unreadable photos are left out and counted in the notes.
     need_images: False for models that see none: photos may be absent, `image` and `image_hash` are "".
     limit: use only the first so many photos of each file, for smoke tests.
+    check_boxes: refuse boxes that `vqa.boxes.read_boxes` cannot read; nobody else looks at them.
 
     Raises `UserError` for anything wrong with the source: see the module.
     """
@@ -90,7 +93,14 @@ def load_vqa(
     if "train" not in found:
         raise UserError(f"{source}: has no train split, only {', '.join(found)}")
     tables = {
-        split: _read_table(part, columns=columns or {}, need_images=need_images, cache=cache_directory, limit=limit)
+        split: _read_table(
+            part,
+            columns=columns or {},
+            need_images=need_images,
+            cache=cache_directory,
+            limit=limit,
+            check_boxes=check_boxes,
+        )
         for split, part in found.items()
     }
     notes = [] if limit is None else [f"limit: only the first {limit:,} photos of each file are used"]
@@ -127,6 +137,7 @@ def load_rows(
     on_bad_image: str = "fail",
     need_images: bool = True,
     cache_directory: Path,
+    check_boxes: bool = False,
 ) -> tuple[datasets.Dataset, list[str]]:
     """Load one file, or `split` of a folder or Hub id, to be scored: → rows as from `load_vqa`, and notes."""
     _check_choice("on_bad_image", on_bad_image, ("fail", "skip"))
@@ -135,7 +146,9 @@ def load_rows(
         split, part = path.stem, open_file(path)
     else:
         part = find_sources(source, cache_directory, only=split)[split]
-    table = _read_table(part, columns=columns or {}, need_images=need_images, cache=cache_directory)
+    table = _read_table(
+        part, columns=columns or {}, need_images=need_images, cache=cache_directory, check_boxes=check_boxes
+    )
     notes = _add_photos([table], images, need_images=need_images, on_bad_image=on_bad_image, cache=cache_directory)
     rows = _to_dataset(table.columns)
     return rows, [_summary(split, rows), *notes]
@@ -265,16 +278,17 @@ def _read_table(
     limit: int | None = None,
     needed: Sequence[str] | None = None,
     also: Sequence[str] = COLUMNS,
+    check_boxes: bool = False,
 ) -> _Table:
-    """The rows of a source under our names, checked but for the photos. `needed` columns must be there (default: what
-    a scored row needs), of the others only `also`."""
+    """The rows of a source under our names, checked but for the photos, and for boxes unless `check_boxes`. `needed`
+    columns must be there (default: what a scored row needs), of the others only `also`."""
     if needed is None:
         needed = ("image",) * need_images + ("question", "answer")
     names = _map_columns(source, columns, needed)
     names = {ours: theirs for ours, theirs in names.items() if ours in ("image", *needed, *also)}
     found: Columns = {ours: [] for ours in ("row", *names)}
     photo = functools.partial(photo_reference, cache=cache, write=need_images)
-    converters = {"image": photo, "answers": _answer_list, "boxes": _boxes}
+    converters = {"image": photo, "answers": _answer_list, "boxes": _checked_boxes if check_boxes else _boxes}
     for numbers, batch in source.batches(list(dict.fromkeys(names.values()))):
         found["row"] += numbers
         for ours, theirs in names.items():
@@ -370,6 +384,12 @@ def _answer_list(value: Any) -> list[str]:
 
 def _boxes(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else plain_text(value)
+
+
+def _checked_boxes(value: Any) -> str:
+    text = _boxes(value)
+    read_boxes(text)
+    return text
 
 
 # --- photos -----------------------------------------------------------------------------------------------------------
