@@ -5,6 +5,9 @@ report), and what it says at its start and end. What the parts are is the tasks'
 `video/train.py`); the loops are `common/training.py`'s, the files `common/runs.py`'s.
 """
 
+import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.batches import BatchSource
+from common.checkpoints import write_directory
 from common.config import read_yaml, to_plain
 from common.encoders import Encoder, build_encoder, count_parameters
 from common.errors import UserError
@@ -30,6 +34,7 @@ from common.runs import (
     write_csv,
     write_json,
     write_report,
+    write_text,
 )
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
@@ -67,6 +72,8 @@ class Parts:
     """lines for a person"""
     next_steps: Sequence[str]
     """commands to try next, with RUN for the run directory"""
+    trained_in: Path | None = None
+    """a finished run that was trained alike: its history and its checkpoint are taken, nothing is trained"""
     auxiliary: float = 0.0
     """weight of what the model learns beside its answer (`common.training.fit`)"""
     by: str = "by_type"
@@ -105,19 +112,22 @@ def train_task(
         accelerator.project_configuration.set_directories(str(run))
         accelerator.project_configuration.logging_dir = str(run)
         accelerator.init_trackers("tensorboard", config=None)
-    progress = fit(
-        parts.model,
-        train=parts.batches["train"],
-        validation=parts.batches["validation"],
-        options=options,
-        seed=options.seed,
-        workers=parts.workers,
-        accelerator=accelerator,
-        run=run,
-        save=parts.save,
-        resume=options.resume,
-        auxiliary=parts.auxiliary,
-    )
+    if parts.trained_in is not None:
+        history = on_main(accelerator, lambda: _take_training(parts.trained_in, run, options.score))
+    else:
+        history = fit(
+            parts.model,
+            train=parts.batches["train"],
+            validation=parts.batches["validation"],
+            options=options,
+            seed=options.seed,
+            workers=parts.workers,
+            accelerator=accelerator,
+            run=run,
+            save=parts.save,
+            resume=options.resume,
+            auxiliary=parts.auxiliary,
+        ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
     for split in scored_splits(options):
@@ -130,9 +140,11 @@ def train_task(
     if accelerator.is_main_process:
         from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
 
-        draw_curves(progress.history, run / "curves.png")
-        seconds = sum(row["seconds"] for row in progress.history)
-        trained = f"trained for {progress.epoch} epochs, {seconds:,.0f} s"
+        draw_curves(history, run / "curves.png")
+        seconds = sum(row["seconds"] for row in history)
+        trained = f"trained for {len(history)} epochs, {seconds:,.0f} s"
+        if parts.trained_in is not None:
+            trained += f", in {os.path.relpath(parts.trained_in, run)} (the same options and seed: not trained again)"
         notes = [f"scored: checkpoints/{options.score}, {trained}", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
@@ -208,6 +220,17 @@ def _go_on(run: Path, parts: Parts) -> None:
     except UserError:
         raise UserError(f"--resume: {run} was stopped in its first epoch; start it anew with --overwrite") from None
     parts.model.load_state_dict(parts.load(last))
+
+
+def _take_training(trained: Path, run: Path, score: str) -> list[dict[str, Any]]:
+    """Copy the history of a finished run, which is returned, and the checkpoint that is to be scored."""
+    text = (trained / "history.jsonl").read_text(encoding="utf-8")
+    write_text(run / "history.jsonl", text)
+    source = checkpoint_directory(trained, score)
+    write_directory(
+        run / "checkpoints" / score, lambda directory: shutil.copytree(source, directory, dirs_exist_ok=True)
+    )
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _start_block(options: Any, parts: Parts, accelerator: Accelerator, run: Path) -> str:

@@ -3,8 +3,9 @@
 Belongs here: the dataset that the shared loop trains on and scores. Reading files is `vqa/data.py`'s.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import numpy as np
@@ -14,6 +15,7 @@ from einops import rearrange
 from common.batches import Key
 from common.features import FeatureStore, load_view
 from common.symmetry import symmetries
+from vqa.controls import exchange_photos
 from vqa.processor import VqaProcessor
 from vqa.text import speaks_of_sides, turned
 
@@ -52,6 +54,7 @@ class QuestionBatches:
         self.presence = torch.tensor([*processor.answers.presence(), -1])  # by label, that of an unknown answer last
         self.columns = torch.tensor([processor.answers.turned(way) for way in ways])  # (ways, answers)
         self.paths, self.hashes = rows["image"][:], rows["image_hash"][:]
+        self.shown: list[str] | None = None  # the photo of each row, if it is not its own
         together: dict[str, list[int]] = {}
         for row, key in enumerate(zip(self.hashes, rows["group"][:], strict=True)):
             together.setdefault(key[0] or key[1], []).append(row)
@@ -60,6 +63,18 @@ class QuestionBatches:
             for part in together.values()
             for start in range(0, len(part), _MOST_QUESTIONS)
         ]
+
+    def with_shuffled_images(self, seed: int) -> Self:
+        """The same questions and answers, each photo exchanged for one of another group (a control).
+
+        Raises `UserError` where that cannot be (see `exchange_photos`).
+        """
+        shown = exchange_photos(self.hashes, self.rows["group"][:], seed)
+        path_of = dict(zip(self.hashes, self.paths, strict=True))
+        shuffled = copy.copy(self)
+        shuffled.hashes = [shown[digest] for digest in self.hashes]
+        shuffled.paths = shuffled.shown = [path_of[digest] for digest in shuffled.hashes]
+        return shuffled
 
     def __len__(self) -> int:
         return len(self.items)

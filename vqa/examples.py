@@ -5,7 +5,7 @@ drawing (`common/plots.py`), counting (`common/confusion.py`), and where the pre
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from vqa.scoring import load_source
 from vqa.text import normalise
 
 _MOST_TYPES = 12  # a data set may have dozens; a picture that long is read by nobody
-_SIDE = 460  # pixels of a photo on the sheet, and in memory until it is drawn
+PHOTO_SIDE = 460  # pixels of a photo on the sheet, and in memory until it is drawn
 _BATCH = 32  # photos encoded together
 
 
@@ -55,13 +55,24 @@ class Typical:
     wrong: list[dict[str, Any]]
 
 
-def typical(rows: Sequence[Mapping[str, Any]], per_type: int = 4) -> list[Typical]:
+def _answered_right(row: Mapping[str, Any]) -> bool:
+    return row["gold"] == row["predicted"]
+
+
+def typical(
+    rows: Sequence[Mapping[str, Any]],
+    per_type: int = 4,
+    *,
+    right: Callable[[Mapping[str, Any]], bool] = _answered_right,
+    by: str = "probability",
+) -> list[Typical]:
     """Right and wrong answers that stand for the others, `per_type` of each type, chosen by a rule and not by eye.
 
-    `rows` are those of `predictions-<split>.csv`, `probability` a number. Within a type the right answers are ordered
-    by their probability (equal ones by id) and cut into `per_type + 1` equal parts; the answers at the cuts are taken:
-    one is the median, three are the quartiles, four the quintiles. Of the wrong ones the most confident is taken, and
-    the others at the cuts into `per_type` parts; with `per_type` 1 the median alone. If all fit, all are taken.
+    `rows` are those of `predictions-<split>.csv`, `probability` (or what `by` names) a number. Within a type the right
+    answers are ordered by their probability (equal ones by id) and cut into `per_type + 1` equal parts; the answers at
+    the cuts are taken: one is the median, three are the quartiles, four the quintiles. Of the wrong ones the most
+    confident is taken, and the others at the cuts into `per_type` parts; with `per_type` 1 the median alone. If all
+    fit, all are taken.
 
     A photo already taken, of this or another type, is avoided: the nearest answer with a new photo is taken instead,
     if it lies less than half a part away. Types come by name, answers by falling probability; of more than 12 types
@@ -74,17 +85,17 @@ def typical(rows: Sequence[Mapping[str, Any]], per_type: int = 4) -> list[Typica
     seen: set[tuple[str, str]] = set()
     found = []
     for name in sorted(largest):
-        ordered = sorted(together[name], key=lambda row: (-row["probability"], row["id"]))
-        right = [row for row in ordered if row["gold"] == row["predicted"]]
-        wrong = [row for row in ordered if row["gold"] != row["predicted"]]
+        ordered = sorted(together[name], key=lambda row: (-row[by], row["id"]))
+        hits = [row for row in ordered if right(row)]
+        misses = [row for row in ordered if not right(row)]
         lead = per_type > 1  # the most confident mistake
         found.append(
             Typical(
                 type=name,
                 n=len(ordered),
-                n_right=len(right),
-                right=_spread(right, per_type, seen=seen),
-                wrong=_spread(wrong, per_type, seen=seen, lead=lead),
+                n_right=len(hits),
+                right=_spread(hits, per_type, seen=seen),
+                wrong=_spread(misses, per_type, seen=seen, lead=lead),
             )
         )
     return found
@@ -136,6 +147,10 @@ def write_examples(options: PredictVqaOptions) -> None:
     trained = build(TrainVqaOptions, saved, where=str(run / "config.yaml"))
     if trained.inputs == "question":
         raise UserError(f"--examples: {run} was trained on questions alone, so there are no photos to show")
+    if trained.shuffled_images:
+        raise UserError(
+            f"--examples: {run} was scored with shuffled images: its answers are not about their own photos"
+        )
     predictions = read_predictions(run, options.split)
     chosen = typical(predictions, options.per_type)
     disable_progress_bar()
@@ -212,7 +227,7 @@ def _shown(answerer: Answerer, rows: Sequence[Mapping[str, Any]], paths: Sequenc
             sizes.append(photo.size)
             if looks:
                 views.append(answerer.processor.view(photo))
-            photo.thumbnail((_SIDE, _SIDE))
+            photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
             photos.append(photo)
         maps: Sequence[Any] = [None] * len(part)
         if looks:

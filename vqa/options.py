@@ -19,7 +19,7 @@ class VqaSourceOptions:
     images: str | None = None
     """folder the photos are in; default the folder of --data"""
     columns: tuple[str, ...] = ()
-    """other column names, as OURS=THEIRS: image question answer answers type group id"""
+    """other column names, as OURS=THEIRS: image question answer answers type group id boxes"""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """a missing or unreadable photo stops the run, or its rows are left out and counted"""
 
@@ -101,8 +101,48 @@ class ModelOptions:
 
 
 @options
+class ControlOptions:
+    """controls, which a claim about attention needs beside it (vqa/controls)"""
+
+    attention_weights: Literal["learned", "uniform", "question_independent"] = "learned"
+    """over the grid: as learned; 1/N on every cell; or learned from the photo alone, whatever the question"""
+    match_parameters: bool = False
+    """without attention: a recurrent net so large that the model has as many parameters as the one with attention"""
+    shuffled_images: bool = False
+    """at the end, score with every photo exchanged for one of another group; training is the ordinary one, and is taken
+    over from a finished run beside --output that has the same options, if there is one"""
+
+    def __post_init__(self) -> None:  # beside ModelOptions, with which these must agree
+        if self.attention_weights != "learned":
+            if not self.attention or self.inputs != "both" or self.attention_over != "grid":
+                raise UserError(
+                    f"--attention-weights {self.attention_weights} is about attention over the photo's grid: it needs "
+                    "--attention, --inputs both and --attention-over grid"
+                )
+            if self.grounding:
+                raise UserError(
+                    f"--attention-weights {self.attention_weights}: --grounding would look all the same; add "
+                    "--no-grounding"
+                )
+        if self.match_parameters and (self.attention or self.inputs != "both"):
+            raise UserError(
+                "--match-parameters gives a model without attention as many parameters as the one with it: it needs "
+                "--no-attention and --inputs both"
+            )
+        if self.shuffled_images and self.inputs == "question":
+            raise UserError("--shuffled-images: with --inputs question no image is seen")
+
+
+@options
 class TrainVqaOptions(
-    ModelOptions, TextOptions, EncoderOptions, TrainingOptions, VqaSourceOptions, DataOptions, RunOptions
+    ControlOptions,
+    ModelOptions,
+    TextOptions,
+    EncoderOptions,
+    TrainingOptions,
+    VqaSourceOptions,
+    DataOptions,
+    RunOptions,
 ):
     """Train a model that answers Vietnamese questions about photos; score it; leave a run directory.
 
@@ -116,7 +156,7 @@ class TrainVqaOptions(
     """
 
     def __post_init__(self) -> None:
-        for base in (RunOptions, EncoderOptions, VqaSourceOptions):
+        for base in (RunOptions, EncoderOptions, VqaSourceOptions, ControlOptions):
             base.__post_init__(self)
         if self.inputs == "question":  # a recipe's views are of no use to a model that sees no photo
             self.augment, self.views, self.test_augment = (), 1, ()
@@ -194,4 +234,8 @@ class EvaluateOptions(VqaSourceOptions, ScoreOptions):
       scripts/evaluate.py RUN --help      (the options of that run's task)
       scripts/evaluate.py RUN
       scripts/evaluate.py RUN --data heldout.csv --output heldout.json
+      scripts/evaluate.py RUN --shuffled-images
     """
+
+    shuffled_images: bool = False
+    """with every photo exchanged for one of another group; so is a run that was trained with it in any case"""

@@ -189,12 +189,14 @@ def _draw(
     if output.word_attention is not None:
         words = answerer.processor.questions.tokens(options.question)
         word_maps = output.word_attention[0, :, : len(words)].float().cpu().numpy()
+    config = answerer.model.config
+    control = "" if config.attention_weights == "learned" else f"; attention over: {config.looks}"
     draw_attention(
         photo,
         maps,
         shown_box(photo.size, preprocessing),
         Path(options.attention_map),
-        title=f"{options.question} → {best['answer']} ({best['probability']:.0%})",
+        title=f"{options.question} → {best['answer']} ({best['probability']:.0%}){control}",
         words=words,
         word_maps=word_maps,
     )

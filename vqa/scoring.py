@@ -5,6 +5,7 @@ that scores is `common/training.py`'s, the metrics are `common/metrics.py`'s.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing
 from common.metrics import SoftAccuracy, classification_report
+from common.options import ScoreOptions
 from common.runs import (
     cache_directory,
     fingerprints,
@@ -40,9 +42,11 @@ from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
 from vqa.text import normalise
 
+SHUFFLED = "shuffled images: every photo exchanged for one of another group, so that no question is asked of its own"
 
-def load_source(options: TrainVqaOptions, cache: Path) -> VqaData:
-    """The splits that these options name, checked; without --data those of the embedded set."""
+
+def load_source(options: TrainVqaOptions, cache: Path, *, boxes: bool = False) -> VqaData:
+    """The splits that these options name, checked (with `boxes` these, too); without --data the embedded set's."""
     source = options.data
     if source is None:
         from vqa.shapes import embedded_shapes
@@ -60,6 +64,7 @@ def load_source(options: TrainVqaOptions, cache: Path) -> VqaData:
         need_images=options.inputs != "question",
         cache_directory=cache,
         limit=options.limit,
+        check_boxes=boxes,
     )
 
 
@@ -127,17 +132,33 @@ def score(model: VqaModel, batches: QuestionBatches, options: TrainVqaOptions, a
     )
 
 
-def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
-    """Score a run again and print its table; the figures have the shape of `metrics.json`.
+@dataclass(kw_only=True)
+class Opened:
+    """A run whose checkpoint is loaded, and the rows that it is to be scored on."""
 
-    The key is the split's name, or the stem of the file scored. Rows that were trained on are refused.
+    options: TrainVqaOptions
+    """those it was trained with, but for what says how it is run now"""
+    checkpoint: Path
+    answerer: Answerer
+    accelerator: Accelerator
+    cache: Path
+    key: str
+    """the split's name, or the stem of the file that is scored"""
+    where: str
+    """the source of the rows, for messages"""
+    rows: datasets.Dataset
+    notes: list[str]
+
+
+def open_run_to_score(options: ScoreOptions, *, boxes: bool = False) -> Opened:
+    """Load a run, and the rows that these options name. Rows that it was trained on are refused.
+
+    With `boxes` a box that cannot be read is refused, too. Raises `UserError` for anything wrong with the input.
     """
     run = Path(options.run)
     task, saved = read_run(run)
     if task != "vqa":
         raise UserError(f"{run} is a {task} run, not a VQA run")
-    refuse_existing(options.output, overwrite=options.overwrite)
-    refuse_existing(options.predictions, overwrite=options.overwrite, option="--predictions")
     trained = build(TrainVqaOptions, saved, where=str(run / "config.yaml"))
     trained.cache, trained.workers, trained.tracker = options.cache or trained.cache, options.workers, "none"
     trained.images = options.images or trained.images
@@ -147,11 +168,10 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
     cache = cache_directory(trained.cache)
     directory = checkpoint_directory(run, options.checkpoint or trained.score)
     answerer = Answerer.from_pretrained(directory)
-    model, processor = answerer.model, answerer.processor
     columns = dict(pair.split("=") for pair in options.columns or trained.columns)
     notes: list[str] = []
     if options.data is None:
-        data = load_source(trained, cache)
+        data = load_source(trained, cache, boxes=boxes)
         key, rows = options.split, data.splits[options.split]
         notes += [note for note in data.notes if "LEAK" in note]
     else:
@@ -163,6 +183,7 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
             on_bad_image=options.on_bad_image,
             need_images=trained.inputs != "question",
             cache_directory=cache,
+            check_boxes=boxes,
         )
         key = options.split if Path(options.data).is_dir() else Path(options.data).stem
     if options.data is not None or key != "train":  # a file is no training split just because it is called train.csv
@@ -173,15 +194,36 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
             allow=options.allow_leaky_split or (options.data is None and trained.allow_leaky_split),
         )
         notes += [leak] if leak else []
-    batches = scored_batches(model, [rows], processor, cache, trained, accelerator)[0]
-    scores = score(model, batches, trained, accelerator)
+    where = options.data or f"{trained.data or 'the embedded set'}, {key}"
+    opened = {"options": trained, "checkpoint": directory, "answerer": answerer, "accelerator": accelerator}
+    return Opened(**opened, cache=cache, key=key, where=where, rows=rows, notes=notes)
+
+
+def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
+    """Score a run again and print its table; the figures have the shape of `metrics.json`.
+
+    The key is the split's name, or the stem of the file scored, and says so of shuffled images.
+    """
+    refuse_existing(options.output, overwrite=options.overwrite)
+    refuse_existing(options.predictions, overwrite=options.overwrite, option="--predictions")
+    opened = open_run_to_score(options)
+    trained, rows, key, notes = opened.options, opened.rows, opened.key, opened.notes
+    model, processor = opened.answerer.model, opened.answerer.processor
+    if options.shuffled_images and trained.inputs == "question":
+        raise UserError(f"--shuffled-images: {options.run} was trained on questions alone and sees no image")
+    batches = scored_batches(model, [rows], processor, opened.cache, trained, opened.accelerator)[0]
+    if options.shuffled_images or trained.shuffled_images:
+        batches = batches.with_shuffled_images(trained.seed)
+        key, notes = f"{key}-shuffled-images", [*notes, SHUFFLED]
+    scores = score(model, batches, trained, opened.accelerator)
     metrics = {key: report_scores(scores, rows, processor.answers)}
-    if accelerator.is_main_process:
+    if opened.accelerator.is_main_process:
         if options.predictions:
-            write_csv(Path(options.predictions), predictions(scores, rows, processor.answers))
+            said = predictions(scores, rows, processor.answers, shown=batches.shown)
+            write_csv(Path(options.predictions), said)
         if options.output:
             write_json(Path(options.output), metrics)
-        print("\n".join([split_table(metrics), "", f"scored: {directory}", *notes]), flush=True)
+        print("\n".join([split_table(metrics), "", f"scored: {opened.checkpoint}", *notes]), flush=True)
     return metrics
 
 
@@ -195,11 +237,15 @@ def report_scores(scores: Scores, rows: datasets.Dataset, answers: AnswerVocabul
     return report
 
 
-def predictions(scores: Scores, rows: datasets.Dataset, answers: AnswerVocabulary) -> list[dict[str, Any]]:
-    """Per-sample predictions: id, group, type, gold, predicted, probability, and the photo's file and the question."""
+def predictions(
+    scores: Scores, rows: datasets.Dataset, answers: AnswerVocabulary, *, shown: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Per-sample predictions: id, group, type, gold, predicted, probability, and the photo's file and the question;
+    with shuffled images also the file that was `shown` instead."""
     columns = {name: rows[name][:] for name in ("id", "group", "type", "question")}
     columns |= {"gold": [normalise(answer) for answer in rows["answer"][:]]}
     columns |= {"image": [Path(path).name for path in rows["image"][:]]}
+    columns |= {"shown_image": [Path(path).name for path in shown]} if shown is not None else {}
     return prediction_rows(scores, answers.to_list(), columns)
 
 

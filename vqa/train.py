@@ -15,7 +15,7 @@ from torch import nn
 from common.batches import check_shares
 from common.errors import UserError
 from common.features import PhotoViews
-from common.runs import cache_directory, main_first
+from common.runs import cache_directory, main_first, on_main
 from common.training_runs import (
     Parts,
     encoder_note,
@@ -27,12 +27,22 @@ from common.training_runs import (
 )
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
+from vqa.controls import matched_hidden, same_training
 from vqa.data import VqaData
 from vqa.model import VqaConfig, VqaModel
 from vqa.options import TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
-from vqa.scoring import load_source, photo_features, predictions, report_scores, score, scored_batches, trained_on
+from vqa.scoring import (
+    SHUFFLED,
+    load_source,
+    photo_features,
+    predictions,
+    report_scores,
+    score,
+    scored_batches,
+    trained_on,
+)
 from vqa.text import QuestionProcessor
 
 
@@ -75,6 +85,13 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         raise UserError(
             "--grounding: fewer than two answers of train name a place (bên trái, ở giữa, phía trên, …); leave it out"
         )
+    controls: list[str] = []
+    if options.match_parameters:
+        config.hidden, count, wanted = matched_hidden(config)
+        controls.append(
+            f"matched parameters: {count:,} trained without attention (hidden size {config.hidden}), {wanted:,} with "
+            f"it (hidden size {options.hidden})"
+        )
     model = VqaModel(config)
     if config.grounds:
         model.grounding.asking.copy_(torch.tensor(questions.asking()))
@@ -98,7 +115,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     check_shares(
         len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
     )
-    attends = " and ".join(sorted(config.attends)) or "none"
+    fingerprints, trained_in = trained_on(rows), None
+    if options.shuffled_images:  # only what is scored at the end: training is chosen by the ordinary validation
+        scored = {name: batches.with_shuffled_images(options.seed) for name, batches in scored.items()}
+        trained_in = None if options.resume else on_main(accelerator, lambda: same_training(options, fingerprints))
+        controls.append(SHUFFLED)
     about = "encoder: none (question only)" if encoder is None else encoder_note(options)
 
     def save(model: nn.Module, directory: Path) -> None:
@@ -111,7 +132,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         draw_confusions(said, run / f"confusion-{split}.png", title=f"{run.name}: {split}")
 
     return Parts(
-        title=f"visual question answering, attention over: {attends}",
+        title=f"visual question answering, attention over: {config.looks}",
         model=model,
         batches=batches,
         workers=0 if store else options.workers,
@@ -119,10 +140,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         load=lambda directory: Answerer.from_pretrained(directory).model.state_dict(),
         score=lambda split: score(model, scored[split], options, accelerator),
         report=lambda split, scores: report_scores(scores, scored[split].rows, answers),
-        predictions=lambda split, scores: predictions(scores, scored[split].rows, answers),
+        predictions=lambda split, scores: predictions(scores, scored[split].rows, answers, shown=scored[split].shown),
         draw=draw,
-        trained_on=trained_on(rows),
-        notes=[*data.notes, _coverage_note(data, processor, options), about],
+        trained_on=fingerprints,
+        trained_in=trained_in,
+        notes=[*data.notes, _coverage_note(data, processor, options), about, *controls],
         next_steps=_next_commands(data),
         auxiliary=options.auxiliary if config.grounds else 0.0,
     )
@@ -132,6 +154,9 @@ def _run_name(options: TrainVqaOptions) -> str:
     source = "shapes" if options.data is None else Path(options.data).resolve().stem
     seen = options.encoder.replace("/", "-").replace(":", "-") if options.inputs != "question" else "question"
     look = "attention" if options.attention and options.inputs == "both" else "no-attention"
+    if options.attention_weights != "learned":
+        look = f"{options.attention_weights.replace('_', '-')}-{look}"
+    look += "-matched" * options.match_parameters + "-shuffled-images" * options.shuffled_images
     return f"vqa-{source}-{seen}-{look}-seed{options.seed}"
 
 
