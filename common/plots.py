@@ -28,7 +28,7 @@ from common.errors import UserError  # noqa: E402
 
 # Okabe & Ito's palette: told apart by every kind of colour vision.
 TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
-RIGHT, WRONG = TRAIN, VALIDATION
+RIGHT, WRONG, OUTLINE = TRAIN, VALIDATION, "#F0E442"
 matplotlib.rcParams |= {
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -203,11 +203,13 @@ class Shown:
     gold: str
     predicted: str
     probability: float
+    boxes: Sequence[tuple[float, float, float, float]] = ()
+    """outlined: x0, y0, x1, y1 in the photo's pixels"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRow:
-    """A row of a sheet: answers that are all right or all wrong, none if there are no such."""
+    """A row of a sheet: answers that are all right or all wrong (or looks that hit or miss), none if there are none."""
 
     heading: str
     right: bool
@@ -240,7 +242,7 @@ def draw_answers(rows: Sequence[ShownRow], path: Path, *, title: str) -> None:
             axis.set(xticks=[], yticks=[], anchor="SW")
             axis.spines[:].set(visible=True, color=colour, linewidth=1.5)
             below = y - head - high - 0.17
-            for line, (text, of) in enumerate(_caption(answer, row.right, wide, colour)):
+            for line, (text, of) in enumerate(_caption(answer, wide)):
                 _write(figure, text, x, below - 0.155 * line, size=_LABEL, color=of)
         y -= tall
     save_figure(figure, path)
@@ -264,17 +266,21 @@ def _show(axis: Any, answer: Shown) -> None:
         ):
             if wide > 0 and high > 0:
                 axis.add_patch(Rectangle((x, y), wide, high, color="black", alpha=_SHADE, linewidth=0))
+    for x0, y0, x1, y1 in answer.boxes:
+        for colour, thick in (("black", 3), (OUTLINE, 1.5)):  # seen on every ground
+            axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=thick))
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
 
 
-def _caption(answer: Shown, right: bool, width: float, colour: str) -> Iterator[tuple[str, str]]:
+def _caption(answer: Shown, width: float) -> Iterator[tuple[str, str]]:
     """The lines under a photo, each with its colour: what was asked on one or two, gold, predicted."""
     lines = textwrap.wrap(answer.caption, 38, max_lines=2, placeholder=" …") or [""]
     yield from ((_fit(line, width), "0.1") for line in lines)
     yield _fit(f"gold: {answer.gold}", width), "0.35"
     chance = f" ({answer.probability:.0%})"
-    sign = "✓ " if right else "✗ "
+    right = answer.gold == answer.predicted
+    sign, colour = ("✓ ", RIGHT) if right else ("✗ ", WRONG)
     yield _fit(sign + answer.predicted, width - _width(chance)) + chance, colour
 
 
