@@ -140,6 +140,7 @@ class _Comparison:
 
     name: str
     cells: Annotated[tuple[Any, ...], Field(min_length=2, max_length=2)]
+    primary: bool = False
 
 
 @dataclass(kw_only=True)
