@@ -19,7 +19,6 @@ from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing
 from common.metrics import SoftAccuracy, classification_report
-from common.options import ScoreOptions
 from common.runs import (
     cache_directory,
     fingerprints,
@@ -38,6 +37,7 @@ from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
 from vqa.model import VqaModel
 from vqa.options import EvaluateOptions, TrainVqaOptions
+from vqa.pointing_options import EvaluateAttentionOptions
 from vqa.predict import Answerer
 from vqa.processor import VqaProcessor
 from vqa.text import normalise
@@ -150,7 +150,7 @@ class Opened:
     notes: list[str]
 
 
-def open_run_to_score(options: ScoreOptions, *, boxes: bool = False) -> Opened:
+def open_run_to_score(options: EvaluateOptions | EvaluateAttentionOptions, *, boxes: bool = False) -> Opened:
     """Load a run, and the rows that these options name. Rows that it was trained on are refused.
 
     With `boxes` a box that cannot be read is refused, too. Raises `UserError` for anything wrong with the input.
