@@ -35,7 +35,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -97,6 +97,9 @@ class StudyOptions:
     """command that starts the scripts, such as "accelerate launch"; default this Python"""
     cache: str | None = None
     """folder for what can be computed again, for every cell"""
+    checkpoints: Literal["scored", "all", "none"] = "scored"
+    """which ones a run keeps when it has finished: the one it was scored with, all three, or none; each holds its
+    frozen encoder, too"""
     test: bool = True
     """score the test split; --no-test leaves it unopened in every cell; to score it later, take another --output"""
     set: tuple[str, ...] = ()
