@@ -97,8 +97,11 @@ def load_video(
     rows, root, notes = _read(source, columns or {}, cache_directory, clips)
     if split_list is not None:
         folder = find_lists(root, lists, split_list)
-        rows, more = place_by_lists(rows, official_split(folder, split_list, classes), where=source, skip=skip)
+        mixed = random_split and random_test_fraction is not None
+        official = official_split(folder, split_list, classes)
+        rows, more = place_by_lists(rows, official, where=source, skip=skip, mixed=mixed)
         notes += [f"splits: UCF101's official lists {split_list} in {folder}", *more]
+        rows = [row | {"split": "train"} for row in rows] if mixed else rows  # all of them are split anew
     rows, names, more = select_classes(rows, classes, where=source)
     notes += more
     rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
