@@ -24,7 +24,8 @@ knows a task or imports anything heavy: what options a script has is asked of th
       MobileNetV2, attention: {loss: 0.4503, accuracy: 0.8317}  # also seconds, test seconds, validation loss, train ...
     across: attention                    # of two axes: accuracy once more, this one's names side by side
     compare:                             # accuracy of the first cell minus that of the second, seed by seed
-      - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"]}
+      - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"], primary: true}
+                                         # primary: tested over the seeds, by Holm; name it before the first run
     notes: [the reported figures are of one run]   # lines above the table
 """
 
@@ -143,6 +144,7 @@ class _Comparison:
 
     name: str
     cells: Annotated[tuple[Any, ...], Field(min_length=2, max_length=2)]
+    primary: bool = False
 
 
 @dataclass(kw_only=True)
@@ -170,6 +172,7 @@ class Comparison:
 
     name: str
     cells: tuple[str, str]
+    primary: bool  # named beforehand as what the study is to decide: it alone is tested
 
 
 @dataclass(kw_only=True)
@@ -317,7 +320,7 @@ def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[st
             raise UserError(f"{place}: '{first}' is compared with itself")
         if any(comparison.name == other.name for other in found):
             raise UserError(f"{place}: '{comparison.name}' is another comparison's name, too")
-        found.append(Comparison(name=comparison.name, cells=(first, second)))
+        found.append(Comparison(name=comparison.name, cells=(first, second), primary=comparison.primary))
     return found
 
 
