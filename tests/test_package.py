@@ -21,6 +21,7 @@ FORBIDDEN = {"common": {"vqa", "video"}, "vqa": {"video"}, "video": {"vqa"}}
 SCRIPTS = ["train_vqa.py", "evaluate.py", "predict_vqa.py", "baseline_vqa.py", "run_study.py"]
 SCRIPTS += ["train_video.py", "predict_video.py", "show_leak.py", "extract_features.py"]
 SCRIPTS += ["count_parameters.py", "train_letters.py"]
+SCRIPTS += ["train_image.py", "predict_image.py", "evaluate_encoder.py"]
 MOST_LINES = 25  # of a script
 
 
