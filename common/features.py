@@ -13,6 +13,7 @@ interrupted extraction goes on where it stopped.
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -32,7 +33,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from common.encoders import Encoder, fingerprint
+from common.encoders import BatchNorm, Encoder, fingerprint
 from common.errors import UserError, reason
 from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
 from common.symmetry import symmetries
@@ -53,6 +54,8 @@ class ViewSource(Protocol):
 
     about: dict[str, Any]
     """all that decides the pixels, but the file and the view: plain values"""
+    preprocessing: Preprocessing
+    """of these, what becomes of the pixels"""
     unit: str
     """what a row is, for the progress bar: image, clip"""
     frames: int
@@ -107,22 +110,31 @@ def load_view(
     return pixels, torch.tensor(valid, dtype=torch.float32)
 
 
-def settle(encoder: Encoder, rows: Sequence[tuple[str, str]], source: ViewSource, preprocessing: Preprocessing) -> None:
-    """Give a random encoder whose BatchNorm stays in eval mode the statistics of some images of `rows` (path, hash).
+def settle(encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource) -> None:
+    """Give a random encoder whose BatchNorm stays in eval mode the statistics of some images of `files` (path, hash).
 
     Random weights come with none (mean 0, variance 1), and nothing then keeps the sums along a residual net small: of
-    ResNet152 all images get the same features but for a millionth, too large for half precision. The images: two
-    squares each of up to 32 files, evenly spread. Does nothing to a net that is trained whole.
+    ResNet152 all images get nearly the same features, too large for half precision. The images: two squares each of up
+    to 32 files, evenly spread; so other training data, or another number of threads, give slightly other statistics.
+    Does nothing to a net whose BatchNorm estimates its statistics in training.
     """
-    if encoder.frozen_part == "none":
+    training = encoder.training
+    encoder.train()
+    norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]
+    all_trained = all(module.training for module in norms)
+    encoder.train(training)
+    if not norms or all_trained:
         return
-    chosen = [rows[(2 * place + 1) * len(rows) // (2 * min(32, len(rows)))] for place in range(min(32, len(rows)))]
+    count = min(32, len(files))
+    chosen = [files[(2 * place + 1) * len(files) // (2 * count)] for place in range(count)]
     squares = []
     for path, digest in chosen:
         pixels, _, _ = source.load(path, digest, 0)
         squares.append(pixels[[len(pixels) // 4, 3 * len(pixels) // 4]] if len(pixels) > 1 else pixels)
-    update_bn(normalise(torch.cat(squares), preprocessing).split(16), encoder.backbone)
-    encoder.train(encoder.training)
+    images = normalise(torch.cat(squares), source.preprocessing)
+    images = images.repeat(2, 1, 1, 1) if len(images) == 1 else images
+    update_bn(images.chunk(math.ceil(len(images) / 16)), encoder.backbone)  # no batch of one
+    encoder.train(training)
 
 
 class FeatureStore:

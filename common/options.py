@@ -76,7 +76,7 @@ class EncoderOptions:
     stages: tuple[str, ...] = ()
     """named stages whose grids are used, together; default the last; color joins a histogram to any of them"""
     encoder_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    """seed of its random weights, so that every --seed has the same encoder; default drawn with the rest by --seed"""
+    """seed of its random weights, so that every --seed has the same; default drawn with the rest by --seed"""
     depth: int = 4
     """custom_cnn: blocks, each but the first halving the grid"""
     width: int = 16

@@ -25,6 +25,7 @@ knows a task or imports anything heavy: what options a script has is asked of th
     across: attention                    # of two axes: accuracy once more, this one's names side by side
     compare:                             # accuracy of the first cell minus that of the second, seed by seed
       - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"]}
+    notes: [the reported figures are of one run]   # lines above the table
 """
 
 import difflib
@@ -43,6 +44,7 @@ from common.errors import UserError
 from common.options import Count
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+_LISTED = 3  # cells that a note names before it only counts them
 # Options that no study file and no --set may give, and where they come from instead.
 _RESERVED = {
     "seed": "seeds: [...] names the seeds",
@@ -119,6 +121,7 @@ class _File:
     reported: dict[Any, Any] = Field(default_factory=dict)
     across: Any = None
     compare: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @options
@@ -186,6 +189,7 @@ class Study:
     cells: list[Cell]
     compare: list[Comparison]
     pivot: Pivot | None
+    notes: tuple[str, ...]  # what the reader of its table has to know
 
 
 def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
@@ -230,6 +234,7 @@ def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
         title=" ".join((file.title or path.stem).split()),
         cells=cells,
         compare=_read_comparisons(path, cells, file.compare),
+        notes=tuple(" ".join(note.split()) for note in file.notes),
         pivot=_read_pivot(path, file.across, dict(zip(map(str, file.grid), axes, strict=True))),
     )
 
@@ -307,6 +312,8 @@ def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[st
                 raise unknown(f"{place}: cell", name, names)
         if first == second:
             raise UserError(f"{place}: '{first}' is compared with itself")
+        if any(comparison.name == other.name for other in found):
+            raise UserError(f"{place}: '{comparison.name}' is another comparison's name, too")
         found.append(Comparison(name=comparison.name, cells=(first, second)))
     return found
 
@@ -330,3 +337,9 @@ def unknown(place: str, name: str, allowed: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return UserError(f"{place} '{name}' is unknown; {hint}allowed: {'; '.join(allowed)}")
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Names of cells for a note, which is not to be longer than what it tells."""
+    more = len(names) - _LISTED
+    return "; ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

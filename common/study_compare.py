@@ -14,12 +14,15 @@ from common.study_values import as_text, mean_and_spread, with_spread
 def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Accuracy of one cell minus that of another with the same seed, as `table.json` holds it.
 
-    Only seeds that both cells have finished count, and none if the two were scored on different splits.
+    Only seeds that both cells have finished count, and none if the two were scored on different splits. A comparison
+    with a cell that is not in the table is left out.
     """
     by_name = {entry["name"]: entry for entry in entries}
     found = []
     for comparison in compare:
-        scored = [_by_seed(by_name.get(name)) for name in comparison.cells]
+        if not by_name.keys() >= set(comparison.cells):
+            continue
+        scored = [_by_seed(by_name[name]) for name in comparison.cells]
         (first, one), (second, other) = scored
         common = [seed for seed in first if seed in second] if one == other else []
         by_seed = {seed: first[seed] - second[seed] for seed in common}
@@ -28,6 +31,7 @@ def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparis
             {
                 "name": comparison.name,
                 "cells": list(comparison.cells),
+                "n": list(dict.fromkeys(by_name[name]["n"] for name in comparison.cells)),
                 "mean": mean,
                 "std": deviation,
                 "lowest": min(by_seed.values(), default=None),
@@ -51,6 +55,7 @@ def difference_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "cells": " − ".join(difference["cells"]),
                 "difference": mean,
                 "seeds": str(len(difference["by_seed"])),
+                "n": " / ".join(as_text("n", n) for n in difference["n"]),
                 "lowest": _signed(difference["lowest"]),
                 "highest": _signed(difference["highest"]),
             }
@@ -84,12 +89,10 @@ def pivots(
     return tables
 
 
-def _by_seed(entry: Mapping[str, Any] | None) -> tuple[Mapping[str, float], str | None]:
+def _by_seed(entry: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]:
     """Seed → accuracy of a cell, and the split."""
-    if entry is None:
-        return {}, None
     return entry["measured"].get("accuracy", {}).get("by_seed", {}), entry["split"]
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
+    return "–" if value is None else f"{round(value, 4) + 0.0:+.4f}"  # no "-0.0000"

@@ -5,12 +5,15 @@ Python's own forkserver does the work; nothing is shared but what was imported. 
 not be touched before a fork.
 """
 
+import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from multiprocessing import reduction
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import forkserver, reduction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,12 +30,12 @@ _LIBRARIES = (
     "torchvision.transforms.v2",
     "transformers",
 )
-_GPU = Path("/dev/nvidiactl")
+_GPUS = [Path("/dev", name) for name in ("nvidiactl", "kfd", "dxg")]  # of NVIDIA, AMD, and Windows beneath Linux
 
 
 def can_fork() -> bool:
     """Whether runs may be forks here."""
-    return "forkserver" in multiprocessing.get_all_start_methods() and not _GPU.exists()
+    return sys.platform == "linux" and not any(driver.exists() for driver in _GPUS)
 
 
 class Forks:
@@ -46,14 +49,31 @@ class Forks:
     def start(self, script: Path, arguments: Sequence[str], log: BinaryIO) -> "Fork":
         """Run `python script arguments`, all it says into `log`, which stays locked as long as it lives."""
         before = dict(os.environ)
-        os.environ.update(self._environment)  # the server is started with the first fork, and takes ours
+        # The server is started with the first fork, and takes ours. Safe path: a file in the folder it is started in
+        # may be called like a library.
+        os.environ.update(self._environment | {"PYTHONSAFEPATH": "1"})
         try:
+            with _deaf():
+                forkserver.ensure_running()
             target = self._context.Process(target=_run, args=(str(script), list(arguments), _Handle(log.fileno())))
             target.start()
         finally:
             os.environ.clear()
             os.environ.update(before)
         return Fork(target)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Without Ctrl-C, which what is started here is not to hear either: it would end in a traceback of its imports."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Fork:
@@ -89,7 +109,11 @@ def _opened(handle) -> int:
 
 
 def _run(script: str, arguments: list[str], log: int) -> None:
+    if not multiprocessing.parent_process().is_alive():
+        os._exit(1)  # the study was ended while the server still imported: nobody waits for this run
     os.setsid()  # Ctrl-C reaches the study alone, which then ends the group
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONSAFEPATH", None)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     for number in (1, 2):

@@ -14,17 +14,16 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
-from common.study import Cell, StudyOptions, refuse_reserved, unknown
+from common.study import Cell, StudyOptions, first_few, refuse_reserved, unknown
 
 # Options that decide what the features of a clip or photo are. A file of features named for all, or for an encoder, is
 # taken to be what that encoder's first cell would compute; a cell with other values of these needs a file of its own.
 DECIDE_FEATURES = (
     "sampling frames stride short max_frames augment augment_per copies views image_size resize stages depth width "
-    "train_encoder encoder_seed weights".split()
+    "train_encoder encoder_seed weights pool".split()
 )
 # Options of clips, which stored features cannot have: these have an index, and no frames that vary.
 _OF_CLIPS = ("clips", "lists", "split_list", "augment", "copies", "views")
-_LISTED = 3  # cells that a note names before it only counts them
 _BY_ENCODER = 2  # place of the encoder in `_names`; what stands before it names the cell itself
 
 
@@ -63,6 +62,8 @@ def cell_options(
     for key in (*sorted(named_by_study), *common, *["features"] * bool(given.features)):
         if key not in anywhere:
             raise unknown(f"{given.study}: option", key, anywhere)
+    if given.other_data and not any(cell.own_data for cell in cells):
+        raise UserError(f"--other-data: {given.study} has no own_data that it could leave out")
     for cell in cells:
         for key in cell.own:
             if key not in known[cell.script]:
@@ -72,7 +73,8 @@ def cell_options(
     values = {cell.name: _of_script(cell, known, cell.shared | cell.own | common) for cell in cells}
     forced = _read_set(given.set, cells, values, known)
     encoders = {name: (mine | forced[name]).get("encoder") for name, mine in values.items()}
-    features, left_out = _read_features(given.features, cells, chosen, encoders, values, known)
+    wanted = {name: mine | forced[name] for name, mine in values.items()}
+    features, left_out = _read_features(given.features, cells, chosen, encoders, wanted, known)
     if not given.other_data:
         for cell in cells:
             mine = values[cell.name] | forced[cell.name]
@@ -108,7 +110,7 @@ def left_out_note(left_out: Mapping[str, str], cells: Sequence[Cell]) -> str | N
         if cell.name in left_out:
             by_reason.setdefault(left_out[cell.name], []).append(cell.name)
     count = sum(map(len, by_reason.values()))
-    reasons = [f"{why}: {_first_few(names)}" for why, names in by_reason.items()]
+    reasons = [f"{why}: {first_few(names)}" for why, names in by_reason.items()]
     return f"left out {count} of {len(cells)} cells: {'. And '.join(reasons)}" if count else None
 
 
@@ -262,6 +264,8 @@ def _read_set(
             raise unknown(f"--set{'' if name is None else f' {name}'}: option", option, allowed)
         try:
             target = plain if name is None else by_option.setdefault(option, {})
+            if (option if name is None else name) in target:
+                raise UserError(f"--set {text!r}: {option} is given twice; give it once")
             target[option if name is None else name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {text!r}: the value is not valid YAML") from None
@@ -273,8 +277,3 @@ def _read_set(
             mine |= {} if exact is None else {option: exact[1]}
         forced[cell.name] = _of_script(cell, known, mine)
     return forced
-
-
-def _first_few(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return "; ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -53,10 +53,12 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     chosen = choose(study.cells, given.only)
     known = {script: _known_options(scripts, script) for script in {cell.script for cell in study.cells}}
     assigned = cell_options(study.cells, chosen, given, known)
-    cells = [cell for cell in study.cells if cell.name not in assigned.left_out]
-    left_out = left_out_note(assigned.left_out, chosen)
+    before = _finished_before([cell for cell in study.cells if cell.name in assigned.left_out], output)
+    assigned.options |= before
+    cells = [cell for cell in study.cells if cell.name in assigned.options]
+    left_out = left_out_note({name: why for name, why in assigned.left_out.items() if name not in before}, chosen)
     runs = _runs(cells, assigned.options, known, output)
-    wanted = [run for run in runs if run.cell in chosen]
+    wanted = [run for run in runs if run.cell in chosen and run.cell.name not in assigned.left_out]
     for run in wanted:
         _refuse_other_options(run)
     if left_out is not None:
@@ -88,7 +90,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         compare=study.compare,
         pivot=study.pivot,
         weights_named=assigned.weights_named,
-        more_notes=[*[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
+        more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
     print(f"\n{table}\n\neverything is in {output}", flush=True)
     if failed:
@@ -96,6 +98,18 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         for name, why in failed.items():
             print(f"  {name}: {why}", file=sys.stderr, flush=True)
     return 1 if failed else 0
+
+
+def _finished_before(cells: Sequence[Cell], output: Path) -> dict[str, dict[str, Any]]:
+    """Cell's name → the options it was run with, of cells that this command leaves out: they stay in the table."""
+    found = {}
+    for cell in cells:
+        for seed in cell.seeds:
+            name = f"{cell.slug}-seed{seed}"
+            file = output / "cells" / f"{name}.yaml"
+            if file.is_file() and (output / "runs" / name / "metrics.json").is_file():
+                found[cell.name] = {key: value for key, value in read_yaml(file).items() if key != "seed"}
+    return found
 
 
 def _notes(cells: Sequence[Cell], assigned: Assigned, given: StudyOptions) -> list[str]:
@@ -106,8 +120,9 @@ def _notes(cells: Sequence[Cell], assigned: Assigned, given: StudyOptions) -> li
         notes.append(
             f"other data than the study's own (which reported figures are of): without its {', '.join(missed)}"
         )
-    if assigned.not_stored:
-        notes.append(f"features are as they were stored: without the study's {', '.join(assigned.not_stored)}")
+    if given.features:
+        without = f", and no {', '.join(assigned.not_stored)}" if assigned.not_stored else ""
+        notes.append(f"encoder, size and frames are those that the features were made with, not the study's{without}")
     random = [cell.name for cell in cells if cell.name in assigned.random]
     if random:
         notes.append(f"random weights where the study asks for ImageNet's: {'; '.join(random)}")

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
-from common.study import Cell, Comparison, Pivot
+from common.study import Cell, Comparison, Pivot, first_few
 from common.study_compare import difference_rows, differences, pivots
 from common.study_values import (
     CHOSEN_ON,
@@ -81,6 +81,8 @@ def write_tables(
         sections += [_Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
     if compared:
         sentence = "Differences of accuracy, seed by seed: mean ± sample standard deviation."
+        if any(len(difference["n"]) > 1 for difference in compared):
+            sentence += " Two n: of different samples, and what was trained on differs, too."
         sections.append(_Section(rows=difference_rows(compared), caption="differences", sentence=sentence))
     for key, rows in _group_rows(entries).items():
         sections.append(_Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}"))
@@ -117,7 +119,10 @@ def main_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             row |= {"split": entry["split"] or "–", "n": as_text("n", entry["n"])}
         done, asked = len(entry["seeds"]), entry["seeds_asked"]
         row["seeds"] = str(done) if done == asked else f"{done} of {asked}"
-        row |= {metric: as_text(metric, entry["measured"].get(metric, {}).get("mean")) for metric in _last(entries)}
+        for metric in _last(entries):
+            spread = metric == TEST_SECONDS  # of the same computation: how noisy the machine was
+            figure = as_text(metric, entry["measured"].get(metric, {}).get("mean"))
+            row[metric] = with_spread(metric, entry) if spread else figure
         rows.append(row)
     return rows
 
@@ -248,8 +253,8 @@ def _notes(
     if timed:
         devices = ", ".join(dict.fromkeys(filter(None, timed)))
         where = f", on the machine's {devices}" if devices else ""
-        what = "for 32 clips, from decoded frames to classes, encoder and head"
-        notes.append(f"{TEST_SECONDS}: {what}{where}; decoding not counted")
+        what = "for 32 clips, from decoded frames to classes, encoder and head, scaled from a few clips one by one"
+        notes.append(f"{TEST_SECONDS}: {what}{where}; decoding not counted; the spread is the machine's")
     reported, shown = _metrics(entries)
     shown += [metric for metric in reported if metric in _LAST]
     never = [metric for metric in shown if measured and not any(metric in entry["measured"] for entry in entries)]
@@ -258,7 +263,9 @@ def _notes(
     for (name, _), found in measured.items():
         for leak in found.leaks:
             leaks.setdefault(leak, {})[name] = None
-    notes += [leak if len(names) == len(entries) else f"{'; '.join(names)}: {leak}" for leak, names in leaks.items()]
+    notes += [
+        leak if len(found) == len(entries) else f"{first_few(list(found))}: {leak}" for leak, found in leaks.items()
+    ]
     return notes + [f"failed: {name}: {why}" for name, why in failed.items()]
 
 

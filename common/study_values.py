@@ -16,6 +16,7 @@ from common.runs import read_json
 
 CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
 TEST_SECONDS = "test seconds"
+_COUNTS = ("n", "epochs", "parameters", "keras_parameters")  # mostly the same for all seeds, and then without a spread
 _TIMED = "seconds_per_32"  # TEST_SECONDS as metrics.json has it
 
 
@@ -76,19 +77,21 @@ def as_text(metric: str, value: float | None) -> str:
         return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
     if metric == "epochs":
         return f"{value:.1f}"
-    return f"{value:,.0f}" if metric in ("n", "parameters", "keras_parameters") else f"{value:.4f}"
+    return f"{value:,.0f}" if metric in _COUNTS else f"{value:.4f}"
 
 
 def reported_as_text(metric: str, value: float | None) -> str:
-    """A reported one: seconds with the digits they were printed with."""
-    return f"{value:g}" if value is not None and metric in ("seconds", TEST_SECONDS) else as_text(metric, value)
+    """A reported one: seconds and epochs with the digits they have in the study's file."""
+    as_given = value is not None and metric in ("seconds", TEST_SECONDS, "epochs")
+    return f"{value:g}" if as_given else as_text(metric, value)
 
 
 def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
     """Mean ± deviation of a metric that an entry of `table.json` has, or a dash."""
     found = entry["measured"].get(metric, {})
     text = as_text(metric, found.get("mean"))
-    return text if found.get("std") is None else f"{text} ± {as_text(metric, found['std'])}"
+    same = found.get("std") is None or (metric in _COUNTS and not found["std"])
+    return text if same else f"{text} ± {as_text(metric, found['std'])}"
 
 
 def _seconds(run: Path) -> float | None:

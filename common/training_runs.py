@@ -18,6 +18,7 @@ from common.batches import BatchSource
 from common.config import read_yaml, to_plain
 from common.encoders import Encoder, build_encoder, count_parameters
 from common.errors import UserError
+from common.features import ViewSource, settle
 from common.images import Preprocessing
 from common.runs import (
     choose_output,
@@ -32,7 +33,9 @@ from common.runs import (
 )
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
-_MAY_CHANGE = set("config output resume overwrite cache workers epochs patience tracker test score score_train".split())
+_MAY_CHANGE = set(
+    "config output resume overwrite cache workers epochs patience tracker test score score_train timed".split()
+)
 
 
 @dataclass(kw_only=True)
@@ -151,7 +154,7 @@ def scored_splits(options: Any) -> list[str]:
 
 def make_encoder(options: Any) -> Encoder:
     """The encoder that `EncoderOptions` describe. Raises `UserError` where they do not fit."""
-    with torch.random.fork_rng(enabled=options.encoder_seed is not None):
+    with torch.random.fork_rng(devices=[], enabled=options.encoder_seed is not None):
         if options.encoder_seed is not None:
             torch.manual_seed(options.encoder_seed)
         encoder = build_encoder(
@@ -171,8 +174,13 @@ def make_encoder(options: Any) -> Encoder:
     return encoder
 
 
-def is_random(options: Any) -> bool:
-    """Whether the encoder that `EncoderOptions` describe has random weights."""
+def settle_random(options: Any, encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource) -> None:
+    """Give the BatchNorm of an encoder of random weights statistics of training `files` (path, hash); see `settle`."""
+    if _is_random(options):
+        settle(encoder, files, source)
+
+
+def _is_random(options: Any) -> bool:
     return options.weights == "none" and not options.encoder.startswith("hf:")
 
 
@@ -188,8 +196,8 @@ def encoder_note(options: Any) -> str:
         options.train_encoder, f"trained from {options.train_encoder} on"
     )
     weights = "random weights" if options.weights == "none" else f"weights {options.weights}"
-    if is_random(options) and trained != "trained":
-        weights += " (its BatchNorm's statistics are those of training images)"
+    if _is_random(options) and trained != "trained":
+        weights += " (BatchNorm, if it has any, with the statistics of training images)"
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 

@@ -307,17 +307,31 @@ def test_a_random_deep_net_tells_photos_apart_once_its_batch_norm_has_statistics
 
     before = alike()
     weights = {name: tensor.clone() for name, tensor in encoder.named_parameters()}
-    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
+    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING))
     assert before > 0.95 and alike() < 0.5 and not encoder.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.named_parameters())
     assert not any(module.training for module in encoder.modules())
     first = seen(encoder, photos)
-    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
+    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING))
     assert torch.equal(seen(encoder, photos), first)
 
 
-def test_what_is_trained_whole_estimates_its_statistics_itself(photos):
-    encoder = build_encoder("custom_cnn", depth=3, width=4, train_from="all", batch_norm="train")
+@pytest.mark.parametrize("batch_norm, kept", [("train", True), ("eval", False)])
+def test_what_is_trained_whole_estimates_its_statistics_itself_unless_they_are_fixed(photos, batch_norm, kept):
+    encoder = build_encoder("custom_cnn", depth=3, width=4, train_from="all", batch_norm=batch_norm).train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    settle(encoder, [(photos[0], content_hash(photos[0]))], PhotoViews(preprocessing=PREPROCESSING), PREPROCESSING)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    settle(encoder, [(photos[0], content_hash(photos[0]))], PhotoViews(preprocessing=PREPROCESSING))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items()) == kept
+    assert encoder.training
+
+
+def test_no_batch_of_one_is_left_to_settle_on(photos):
+    """17 squares on a grid of one cell: of 16 and 1, the one would have no variance."""
+    encoder = build_encoder("resnet18")
+    rows = [(path, content_hash(path)) for path in photos] * 3
+    for count in (17, 1):
+        settle(encoder, rows[:count], PhotoViews(preprocessing=PREPROCESSING))
+        last = encoder.backbone.get_buffer(
+            next(name for name in reversed(encoder.backbone.state_dict()) if "var" in name)
+        )
+        assert torch.isfinite(last).all() and not torch.equal(last, torch.ones_like(last))

@@ -212,6 +212,19 @@ def test_no_test_leaves_test_unopened(run, start, copied, tmp_path):
     assert "test was not opened" in (tuned / "report.md").read_text(encoding="utf-8")
 
 
+def test_train_may_be_scored_and_a_random_encoder_be_the_same_for_all_seeds(start, tmp_path):
+    more = ["--train-encoder", "none", "--encoder-seed", 3, "--epochs", 1, "--score-train", "--no-test"]
+    runs = [start(tmp_path / f"run{seed}", *more, "--seed", seed) for seed in (0, 1)]
+    metrics = read_json(runs[0] / "metrics.json")
+    assert list(metrics) == ["validation", "train"] and metrics["train"]["n"] > metrics["validation"]["n"]
+    assert len(read_csv(runs[0] / "predictions-train.csv")) == metrics["train"]["n"]
+    one, other = (load_file(run / "checkpoints" / "last" / "model.safetensors") for run in runs)
+    names = [name for name in one if name.startswith("encoder.")]
+    assert all(torch.equal(one[name], other[name]) for name in names)
+    means = [one[name] for name in names if name.endswith("running_mean")]
+    assert means and all(mean.abs().max() > 0 for mean in means)  # of training images: a random net has none
+
+
 def test_without_attention_there_is_nothing_to_attend_with(start, run, scenes, tmp_path):
     blunt = start(tmp_path / "blunt", "--no-attention")
     names = load_file(blunt / "checkpoints" / "last" / "model.safetensors").keys()

@@ -245,7 +245,7 @@ def test_reported_and_measured_side_by_side(here):
     majority = by_name["=majority"]
     assert majority[:7] == ["–", "–", "–", "0.2500", "–", "–", "1"] and majority[8] == "–"
     assert "# A | B\n" in text and "- data: photos\n" in text and "- measured on: test (n = 4)\n" in text
-    assert "- seeds: 0, 1\n" in text and "- Big, yes; Big, 2; Small, yes; Small, 2: LEAKY: 3 photos\n" in text
+    assert "- seeds: 0, 1\n" in text and "- Big, yes; Big, 2; Small, yes and 1 more: LEAKY: 3 photos\n" in text
     assert "## accuracy by type" in text and ["n", "3", "1"] in lines
     assert ["Small, 2", "0.3000", "0.1500"] in lines
 
@@ -376,6 +376,10 @@ def test_cells_without_features_or_with_random_weights_are_noted(here, capsys):
     assert study(text, "--features", "resnet50=f") == 0
     assert starts() == ["a-seed0"] and list(table()["by_name"]) == ["a"] and line in table()["notes"]
     assert "weights" not in table()["by_name"]["a"]  # stored features need none
+    assert study(text, "--features", "resnet101=f") == 0  # the other's, into the same table
+    assert starts() == ["a-seed0", "b-seed0"] and list(table()["by_name"]) == ["a", "b"]
+    assert not any("left out" in note for note in table()["notes"])
+    assert table()["by_name"]["a"]["options"]["features"] == "f"
 
     command = ("--weights", "resnet50=none", "b=f", "--output", "other", "--data", "small.yaml", "--other-data")
     assert study(text, *command) == 0

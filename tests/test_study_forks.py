@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -62,3 +64,28 @@ def test_a_fork_is_ended_with_its_group_and_alone(start):
     assert os.getpgid(fork.pid) == fork.pid != os.getpgid(0)
     os.killpg(fork.pid, signal.SIGTERM)
     assert ended(fork, 10) == -signal.SIGTERM
+
+
+def test_a_study_ended_in_its_first_seconds_leaves_no_run_behind(tmp_path):
+    """The server still imports: a fork that it makes afterwards sees that nobody waits for it."""
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (tmp_path / "datasets.py").write_text("raise SystemExit('a file that is called like a library')", encoding="utf-8")
+    (tmp_path / "study.py").write_text(
+        "import os\nfrom pathlib import Path\nfrom common.study_forks import Forks\n"
+        "if __name__ == '__main__':\n"
+        "    print('starts', flush=True)\n"
+        "    fork = Forks(os.environ).start(Path('script.py'), ['0'], open('log', 'ab'))\n"
+        "    while fork.poll() is None:\n        pass\n"
+        "    print('ended', fork.returncode)\n",
+        encoding="utf-8",
+    )
+    study = subprocess.Popen([sys.executable, "study.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert study.stdout.readline() == "starts\n"
+    time.sleep(0.7)
+    study.send_signal(signal.SIGTERM)
+    study.wait()
+    assert study.returncode == -signal.SIGTERM
+    whole = subprocess.run([sys.executable, "study.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert whole.stdout == "starts\nended 0\n", whole.stderr
+    said = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert len(said) == 2 and said[0].startswith("said ['0']")  # of the second alone, which took longer to start

@@ -159,6 +159,10 @@ def test_options_of_its_own_data(here):
         assign(text + "options: {split_list: 2}\n")
     with pytest.raises(UserError, match="option 'split_lists' is unknown; did you mean 'split_list'"):
         assign(text.replace("split_list", "split_lists"))
+    with pytest.raises(UserError, match="--other-data: s.yaml has no own_data"):
+        assign("script: train\nrows: [{name: a}]\n", "--data", "folder", "--other-data")
+    with pytest.raises(UserError, match="head is given twice"):
+        assign(text, "--set", "head=a", "head=b")
     with pytest.raises(UserError, match="own_data: seed cannot be given here"):
         assign("script: train\nown_data: {seed: 1}\nrows: [{name: a}]\n")
 

@@ -73,12 +73,11 @@ def test_differences_and_two_axes_by_hand(tmp_path):
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     # 0.5 − 0.4 and 0.75 − 0.45: mean 0.2, deviation √(2 × 0.1²)
     assert rows(text, "differences") == [
-        ["comparison", "cells", "difference", "seeds", "lowest", "highest"],
-        ["is big better", "Big, LSTM − Small, LSTM", "+0.2000 ± 0.1414", "2", "+0.1000", "+0.3000"],
-        ["no seed of both", "Big, LSTM − chance", "–", "0", "–", "–"],
-        ["one seed", "Small, LSTM − Small, GRU", "-0.0500", "1", "-0.0500", "-0.0500"],
-        ["not run", "Big, GRU − Big, LSTM", "–", "0", "–", "–"],
-    ]
+        ["comparison", "cells", "difference", "seeds", "n", "lowest", "highest"],
+        ["is big better", "Big, LSTM − Small, LSTM", "+0.2000 ± 0.1414", "2", "20", "+0.1000", "+0.3000"],
+        ["no seed of both", "Big, LSTM − chance", "–", "0", "20", "–", "–"],
+        ["one seed", "Small, LSTM − Small, GRU", "-0.0500", "1", "20", "-0.0500", "-0.0500"],
+    ]  # and nothing of a cell that is not in the table
     assert "Differences of accuracy, seed by seed: mean ± sample standard deviation." in text
     assert "is big better" in printed and "accuracy, measured" in printed
     first = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))["differences"][0]
@@ -130,7 +129,7 @@ def test_seconds_of_a_test_and_figures_of_other_splits(tmp_path):
     assert shown["measured train accuracy"] == "0.9900" and "measured train loss" not in shown  # nobody reported it
     assert "measured test seconds" not in shown and "seconds_per_32" not in text
     what = "- test seconds: for 32 clips, from decoded frames to classes, encoder and head"
-    assert f"{what}, on the machine's cpu; decoding not counted\n" in text
+    assert f"{what}, scaled from a few clips one by one, on the machine's cpu; decoding not counted" in text
     assert "- seconds was reported, but no run measures it" in text  # this run has no history
 
     runs = {("Big, LSTM", 0): write(tmp_path / "untimed", {"test": {"accuracy": 0.7, "n": 10}})}

@@ -471,6 +471,8 @@ def test_a_random_split_by_fractions_mixes_all_clips(tmp_path, load):
     honest = load(folder)
     for split in ("train", "validation", "test"):
         assert set(data.splits[split]["hash"][:]) - set(honest.splits[split]["hash"][:])
+    with pytest.raises(UserError, match="of 28 clips that leaves none to train on"):
+        load(folder, random_split=True, random_test_fraction=0.99)
     other = load(folder, random_split=True, random_test_fraction=0.5, split_seed=1)
     assert set(other.splits["test"]["id"][:]) != set(data.splits["test"]["id"][:])
 

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.features import FeatureStore, cached_features
 from common.runs import cache_directory, main_first, on_main, refuse_existing
 from common.training import make_accelerator
-from common.training_runs import encoder_note, make_encoder, preprocessing_of
+from common.training_runs import encoder_note, make_encoder, preprocessing_of, settle_random
 from video.data import VideoData
 from video.extract_options import ExtractOptions
 from video.frames import ClipViews, sampling_of
@@ -41,7 +41,9 @@ def extract(options: ExtractOptions) -> Path:
     set_seed(options.seed)
     encoder = make_encoder(training)
     preprocessing = preprocessing_of(training, encoder.preprocessing)
-    sampling = sampling_of(options)
+    source = ClipViews(sampling=sampling_of(options), preprocessing=preprocessing)
+    rows = data.splits["train"]
+    settle_random(training, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source)
     paths = {
         digest: path
         for rows in data.splits.values()
@@ -51,7 +53,7 @@ def extract(options: ExtractOptions) -> Path:
         encoder,
         list(paths.values()),
         list(paths),
-        source=ClipViews(sampling=sampling, preprocessing=preprocessing),
+        source=source,
         preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,

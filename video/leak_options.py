@@ -38,6 +38,10 @@ class ShowLeakOptions(TrainVideoOptions):
             (len(set(self.seeds)) < len(self.seeds), f"--seeds {' '.join(map(str, self.seeds))}: one comes twice"),
             (not self.test, "--no-test: a leak shows in the score of test alone; leave it out"),
             (self.random_split, "--random-split: both splits are trained on; leave it out"),
+            (
+                self.random_test_fraction is not None or self.swap_splits,
+                "--random-test-fraction and --swap-splits: the two splits compared have the same sizes; leave them out",
+            ),
             (self.allow_leaky_split, "--allow-leaky-split: the group split must not leak, or there is no gap to see"),
             (
                 self.data is None and self.features is None,

@@ -68,8 +68,10 @@ def make_splits(
     if swap_splits:
         if "test" not in splits:
             raise UserError(f"--swap-splits: {where} has no test split of its own")
+        more = " and validation" * ("validation" in splits)
         splits = {"train": splits["test"], "test": splits["train"] + splits.pop("validation", [])}
-        notes.append("swapped: trained on what is called test, tested on what is called train")
+        leaks = _find_leaks(splits, allow=allow_leaky_split)
+        notes.append(f"swapped: trained on what is called test, tested on what is called train{more}")
     if folds:
         splits["train"] = splits["train"] + splits.pop("validation", [])
     fractions = {"test": test_fraction, "validation": validation_fraction}
@@ -211,10 +213,15 @@ def _mix(
         train, test = _draw(splits["train"] + splits["test"], len(splits["test"]), seed)
         return {**splits, "train": train, "test": test}
     pool = [row for rows in splits.values() for row in rows]
-    train, test = _draw(pool, max(1, round(len(pool) * test_fraction)), seed)
-    if len(train) < 2:
-        raise UserError(f"--random-test-fraction {test_fraction}: {len(pool)} clips are too few for three splits")
-    train, validation = _draw(train, max(1, round(len(train) * validation_fraction)), seed)
+    tested = max(1, round(len(pool) * test_fraction))
+    validated = max(1, round((len(pool) - tested) * validation_fraction))
+    if tested + validated >= len(pool):
+        raise UserError(
+            f"--random-test-fraction {test_fraction}, --validation-fraction {validation_fraction}: "
+            f"of {len(pool)} clips that leaves none to train on"
+        )
+    train, test = _draw(pool, tested, seed)
+    train, validation = _draw(train, validated, seed)
     return {"train": train, "validation": validation, "test": test}
 
 

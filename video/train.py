@@ -13,17 +13,16 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from common.batches import check_shares
-from common.features import settle
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
 from common.training import Scores
 from common.training_runs import (
     Parts,
     encoder_note,
-    is_random,
     make_encoder,
     preprocessing_of,
     scored_splits,
+    settle_random,
     train_task,
 )
 from video.batches import ClipBatches
@@ -76,8 +75,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
         source = ClipViews(sampling=sampling, preprocessing=preprocessing)
-        if is_random(options):
-            settle(encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, preprocessing)
+        settle_random(options, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source)
         varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
         if kept > 1 or not differ:  # else each epoch makes views of its own
             store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
@@ -113,7 +111,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
 
     def report(split: str, scores: Scores) -> dict[str, Any]:
         figures = report_scores(scores, scored[split].rows)
-        if options.timed and split == names[min(1, len(names) - 1)]:
+        if options.timed and split == ("test" if options.test else "validation"):
             figures["seconds_per_32"] = seconds_per_32(model, source, scored[split].rows, options.timed, accelerator)
         return figures
 

@@ -14,15 +14,15 @@ from torch import nn
 
 from common.batches import check_shares
 from common.errors import UserError
-from common.features import PhotoViews, settle
+from common.features import PhotoViews
 from common.runs import cache_directory, main_first
 from common.training_runs import (
     Parts,
     encoder_note,
-    is_random,
     make_encoder,
     preprocessing_of,
     scored_splits,
+    settle_random,
     train_task,
 )
 from vqa.answers import AnswerVocabulary
@@ -58,9 +58,9 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     if options.inputs != "question":
         encoder = make_encoder(options)
     preprocessing = None if encoder is None else preprocessing_of(options, encoder.preprocessing)
-    if encoder is not None and is_random(options):
-        photos = list(zip(rows["image"][:], rows["image_hash"][:], strict=True))
-        settle(encoder, list(dict.fromkeys(photos)), PhotoViews(preprocessing=preprocessing), preprocessing)
+    if encoder is not None:
+        photos = dict.fromkeys(zip(rows["image"][:], rows["image_hash"][:], strict=True))
+        settle_random(options, encoder, list(photos), PhotoViews(preprocessing=preprocessing))
     processor = VqaProcessor(questions, answers, preprocessing)
     names = {field.name for field in fields(TrainVqaOptions)} & set(VqaConfig().to_dict()) - {"encoder"}
     config = VqaConfig(
