@@ -7,7 +7,6 @@ Belongs here: which class each label is, splits made and compared. Does not belo
 (`common/classifier_rows.py`), and groups and leaks of plain strings (`common/splits.py`).
 """
 
-import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -18,11 +17,22 @@ from typing import Any
 
 import datasets
 
-from common.classifier_rows import Rows, label_names, read_photos
+from common.classifier_rows import label_names, read_photos
 from common.errors import UserError
 from common.records import SPLITS
-from common.splits import Overlap, check_overlap, describe, group_split, link_groups
+from common.splits import (
+    Overlap,
+    Rows,
+    describe,
+    find_leaks,
+    limit_note,
+    sample_keys,
+    split_off,
+    spread_of_each,
+    summary,
+)
 
+UNIT = "photos"  # what notes and leaks call the samples
 _SHOWN = 10  # labels named in a line
 
 
@@ -75,11 +85,12 @@ def load_photos(
     if len(classes) < 2:
         raise UserError(f"{source}: only one class, {classes[0]}; nothing can be learned from fewer than two")
     rows = name_classes(rows, classes, whose=f"the training photos of {source}")
-    rows = _spread_of_each(rows, limit)
+    rows = spread_of_each(rows, limit)
     splits: dict[str, Rows] = {}
     for row in rows:
         splits.setdefault(row["split"] or "train", []).append(row)
-    leaks = _find_leaks(splits, allow=allow_leaky_split)
+    keys = {split: split_keys(splits[split]) for split in SPLITS if split in splits}
+    leaks = find_leaks(keys, allow=allow_leaky_split)
     named = any(row["split"] for row in rows)
     for split, fraction in ([] if named else [("test", test_fraction)]) + [("validation", validation_fraction)]:
         if split not in splits:
@@ -87,13 +98,12 @@ def load_photos(
             notes.append(note)
     if "test" not in splits:
         notes.append(f"test: none; {source} has splits without one, and nothing is taken from its train")
-    if limit is not None:
-        notes.append(f"limit: only {limit:,} photos of each split are used, spread evenly over it")
+    notes += limit_note(limit, unit=UNIT)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     return ImageData(
         splits={split: to_dataset(part) for split, part in splits.items()},
         classes=classes,
-        notes=[_summary(split, part) for split, part in splits.items()]
+        notes=[summary(split, part, unit=UNIT) for split, part in splits.items()]
         + notes
         + [f"LEAKY: {describe(leak)}" for leak in leaks],
         leaks=leaks,
@@ -121,7 +131,7 @@ def load_scored(
         there = ", ".join(dict.fromkeys(row["split"] for row in rows))
         raise UserError(f"{source}: has no {split} split; it has {there}: name one with --split")
     chosen = name_classes(chosen, classes, whose="the run")
-    return to_dataset(chosen), [_summary(split, chosen), *notes]
+    return to_dataset(chosen), [summary(split, chosen, unit=UNIT), *notes]
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -175,12 +185,8 @@ def _find_classes(rows: Rows) -> list[str]:
 
 def split_keys(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """What `find_overlap` compares: the photos (by content), groups and rows (photo and label) of a split."""
-    keys: dict[str, list[str]] = {"photos": [], "groups": [], "rows": []}
-    for row in rows:
-        keys["photos"].append(row["hash"])
-        keys["groups"].append(row["group"])
-        keys["rows"].append(f"{row['label']}\t{row['hash']}")
-    return keys
+    rows = list(rows)
+    return sample_keys(rows, [row["hash"] for row in rows], unit=UNIT)
 
 
 def to_dataset(rows: Rows) -> datasets.Dataset:
@@ -191,46 +197,16 @@ def to_dataset(rows: Rows) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
-def _find_leaks(splits: Mapping[str, Rows], *, allow: bool) -> list[Overlap]:
-    keys = {split: split_keys(splits[split]) for split in SPLITS if split in splits}
-    pairs = itertools.combinations(keys, 2)
-    found = (check_overlap(keys[one], keys[two], names=(one, two), allow=allow) for one, two in pairs)
-    return [leak for leak in found if leak is not None]
-
-
 def _take(rows: Rows, split: str, fraction: float, seed: int, where: str) -> tuple[Rows, Rows, str]:
-    """→ the rows that stay, those that become `split` (whole groups), and a note."""
-    labels = [row["label"] for row in rows]
-    linked = link_groups([row["group"] for row in rows], [row["hash"] for row in rows])
-    stay, go = group_split(labels, linked, fraction=fraction, seed=seed, what=where)
-    missing = sorted(set(labels) - {labels[place] for place in stay})
+    """`split_off`, refused where it would leave a class without a photo to learn from."""
+    stay, go, note = split_off(rows, split, fraction=fraction, seed=seed, where=where, unit=UNIT)
+    missing = sorted({row["label"] for row in rows} - {row["label"] for row in stay})
     if missing:
         raise UserError(
             f"{where}: {split} would take the only photos of {', '.join(missing[:_SHOWN])} from train; give these "
             "classes more photos, another --split-seed, or a split as a folder or table of its own"
         )
-    note = f"{split}: {len(go):,} of {len(rows):,} photos, whole groups, stratified by label (split seed {seed})"
-    return [rows[place] for place in stay], [rows[place] for place in go], note
-
-
-def _spread_of_each(rows: Rows, limit: int | None) -> Rows:
-    """`limit` rows of each split, evenly spread over it: sources are often sorted by class."""
-    if limit is None:
-        return rows
-    together: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        together.setdefault(row["split"], []).append(place)
-    kept = {
-        places[(2 * number + 1) * len(places) // (2 * limit)] for places in together.values() for number in range(limit)
-    }
-    return [row for place, row in enumerate(rows) if place in kept]
-
-
-def _summary(split: str, rows: Rows) -> str:
-    counts = Counter(row["label"] for row in rows).most_common()
-    shown = ", ".join(f"{label} {count:,}" for label, count in counts[:_SHOWN])
-    groups = len({row["group"] for row in rows})
-    return f"{split}: {len(rows):,} photos in {groups:,} groups; {shown}{_and_more(len(counts) - _SHOWN)}"
+    return stay, go, note
 
 
 def _check_choices(on_bad_image: str, limit: int | None) -> bool:

@@ -26,13 +26,13 @@ from common.photos import (
     walk_files,
 )
 from common.records import SPLITS, Source, find_sources, to_path
+from common.splits import Rows
 
 COLUMNS = ("image", "label", "group", "split", "id")
 ALIASES = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
 
-Rows = list[dict[str, Any]]
-"""Rows on their way to a split: `id`, `image` (reference, then absolute path), `label`, `named` (the label is the
-file's name, number and all), `group` ("" if not told), `split` ("" if not told), and `where` and `row` for messages."""
+# Rows on their way to a split have `id`, `image` (reference, then absolute path), `label`, `named` (the label is the
+# file's name, number and all), `group` ("" if not told), `split` ("" if not told), and `where` and `row` for messages.
 
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")  # what file managers leave in folders of photos
 _NUMBER = re.compile(r"(?:[\s_-]+\d+|\s*\(\d+\))$")

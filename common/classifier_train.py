@@ -26,16 +26,16 @@ from common.classifier_scoring import (
     scored_batches,
     trained_on,
 )
-from common.features import PhotoViews, settle
+from common.features import PhotoViews
 from common.heads import original_weights
 from common.runs import cache_directory, main_first
 from common.training_runs import (
     Parts,
     encoder_note,
-    is_random,
     make_encoder,
     preprocessing_of,
     scored_splits,
+    settle_random,
     train_task,
 )
 from common.weights import load_head
@@ -55,8 +55,7 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
     encoder = make_encoder(options)
     preprocessing = preprocessing_of(options, encoder.preprocessing)
     source = PhotoViews(preprocessing=preprocessing)
-    if is_random(options):
-        settle(encoder, list(zip(rows["image"][:], rows["hash"][:], strict=True)), source, preprocessing)
+    settle_random(options, encoder, list(zip(rows["image"][:], rows["hash"][:], strict=True)), source)
     names = {field.name for field in fields(TrainImageOptions)} & set(ImageClassifierConfig().to_dict())
     names -= {"encoder", "preprocessing", "classes"}
     config = ImageClassifierConfig(

@@ -14,12 +14,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from common.classifier_rows import Rows, label_names, read_photos
+from common.classifier_rows import label_names, read_photos
 from common.encoder_scoring_options import EvaluateEncoderOptions
 from common.heads import build_imagenet
 from common.imagenet import class_names, exact, starting
 from common.images import Preprocessing, normalise, read_image, to_tensor
 from common.runs import cache_directory, choose_output, open_run, typed_command, write_csv, write_json, write_text
+from common.splits import Rows
 from common.tables import markdown
 
 RULES: dict[str, Callable[[str, Sequence[str]], list[int]]] = {"starts with": starting, "exact": exact}
