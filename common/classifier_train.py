@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
@@ -70,6 +71,10 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
     if model.encoder_head is not None and options.weights != "none":
         file, state = original_weights(options.encoder, options.weights)
         load_head(model.encoder_head, state, source=file)
+    elif model.encoder_head is not None and options.encoder_seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.encoder_seed)
+            model.encoder_head.initialise()
     varied, store = replace(source, augmentation=tuple(options.augment)), None
     if options.views > 1 or not options.augment:  # else each epoch makes views of its own
         store = photo_features(model, [rows], varied, cache, options, accelerator, views=options.views)

@@ -69,7 +69,12 @@ class OriginalHead(nn.Module):
         self.size: int = linear[-1].out_features if linear else entry.final.channels * self.pool**2
         self.to_empty(device=device)
         if device.type != "meta":
-            for module in linear:
+            self.initialise()
+
+    def initialise(self) -> None:
+        """Draw its weights anew, as PyTorch does."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
                 module.reset_parameters()
 
     def forward(self, grid: torch.Tensor) -> torch.Tensor:

@@ -173,17 +173,25 @@ def test_configurations_are_accepted(config):
 def test_the_study_of_r3_is_all_trainings():
     path = ROOT / "configs" / "studies" / "r3_transfer.yaml"
     study = read_study(str(path))
-    figures = {cell.name: cell.reported for cell in study.cells}
-    assert figures["AlexNet, all layers"] == {"loss": 2.2462, "accuracy": 0.25}
-    assert figures["AlexNet, last layer only"] == {"loss": 0.2886, "accuracy": 0.9583}
-    made = {}
-    for cell in study.cells:
-        assert cell.seeds == (0, 1, 2, 3, 4)
-        made[cell.name] = build(TrainImageOptions, cell.shared | cell.own | {"data": "x"})
-        assert made[cell.name].epochs == 30 and not made[cell.name].test
-    assert made["AlexNet, last layer only"].fully_connected
+    cells = {cell.name: cell for cell in study.cells}
+    reported = cells["AlexNet, last layer only"].reported
+    assert (reported["loss"], reported["accuracy"]) == (0.2886, 0.9583)
+    assert (reported["test top1_error"], reported["test top3_error"]) == (0.2083, 0.0833)
+    assert cells["AlexNet, all layers"].reported["accuracy"] == 0.25
+    assert study.pivot.columns == ("all layers", "last layer only")
+    made = {name: build(TrainImageOptions, cell.shared | cell.own | {"data": "x"}) for name, cell in cells.items()}
+    for name, options in made.items():
+        assert options.epochs == 30 and not options.test, name
+    assert made["AlexNet, last layer only"].fully_connected and made["AlexNet, all layers"].train_encoder == "all"
     pair = [made["MobileNetV2, all layers"], made["MobileNetV2, all layers, 1e-4, batch norm kept"]]
     assert [(one.learning_rate, one.batch_norm) for one in pair] == [(1e-3, "train"), (1e-4, "eval")]
+    for recipe in ("probe", "finetune"):  # the study's cell is what the file alone would train
+        alone = parse(
+            TrainImageOptions, ["--config", str(ROOT / "configs" / "image" / f"{recipe}.yaml"), "--data", "x"]
+        )
+        row = made[f"MobileNetV2, {recipe}"]
+        changed = {name for name, value in vars(row).items() if getattr(alone, name) != value}
+        assert changed <= {"config", "test", "score_train"}, recipe
 
 
 # --- as typed ---------------------------------------------------------------------------------------------------------
