@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from common.classifier_rows import label_names, read_photos
 from common.encoder_scoring_options import EvaluateEncoderOptions
 from common.heads import build_imagenet
-from common.imagenet import class_names, exact, starting
+from common.imagenet import class_names, exact, nearest, starting
 from common.images import Preprocessing, normalise, read_image, to_tensor
 from common.runs import cache_directory, choose_output, open_run, typed_command, write_csv, write_json, write_text
 from common.splits import Rows
@@ -43,7 +43,7 @@ def evaluate_encoder(options: EvaluateEncoderOptions) -> Path:
     )
     photos = judge(rows, network(_paths(rows), options), names)
     figures = top_k_figures(photos)
-    notes += _label_notes(photos)
+    notes += _label_notes(photos, names)
     again: list[dict[str, Any]] = []
     best, worst = _chosen(photos, options.show)
     if second is not None:
@@ -168,19 +168,28 @@ def _table(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _label_notes(photos: Sequence[Mapping[str, Any]]) -> list[str]:
+def _label_notes(photos: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """The labels that mean no class, by name: nothing is left out silently; and those that the rules differ in."""
     by_prefix = {photo["label"]: photo["rules"]["starts with"]["accepted"] for photo in photos}
     by_name = {photo["label"]: photo["rules"]["exact"]["accepted"] for photo in photos}
-    without = [f"'{photo['label']}' ({photo['id']})" for photo in photos if not by_prefix[photo["label"]]]
-    begins = [_accepts(label, names) for label, names in by_prefix.items() if names and not by_name[label]]
-    wider = [_accepts(label, names) for label, names in by_prefix.items() if len(names) > len(by_name[label]) > 0]
+    without = [
+        f"'{photo['label']}' ({photo['id']}{_meant(photo['label'], names)})"
+        for photo in photos
+        if not by_prefix[photo["label"]]
+    ]
+    begins = [_accepts(label, found) for label, found in by_prefix.items() if found and not by_name[label]]
+    wider = [_accepts(label, found) for label, found in by_prefix.items() if len(found) > len(by_name[label]) > 0]
     notes = {
         f"label of no class, {len(without)} photo(s), counted apart: ": without,
         "labels that only begin the name of a class: ": begins,
         "labels that begin other names than their class's, too: ": wider,
     }
     return [start + ", ".join(listed[:_LISTED]) + _more(listed) for start, listed in notes.items() if listed]
+
+
+def _meant(label: str, names: Sequence[str]) -> str:
+    close = nearest(label, names)
+    return "" if close is None else f"; did you mean '{close}'?"
 
 
 def _accepts(label: str, names: Sequence[str]) -> str:

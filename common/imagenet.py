@@ -7,6 +7,7 @@ Names are torchvision's, which come with it: one of each class's synonyms. A lab
 is a dog and a jacket.
 """
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -43,3 +44,10 @@ def exact(label: str, names: Sequence[str]) -> list[int]:
     """The classes whose name is the label."""
     key = name_key(label)
     return [place for place, name in enumerate(names) if name_key(name) == key]
+
+
+def nearest(label: str, names: Sequence[str]) -> str | None:
+    """The class that a misspelled label may have meant, if one is spelled much like it."""
+    by_key = {name_key(name): name for name in names}
+    found = difflib.get_close_matches(name_key(label), by_key, n=1, cutoff=0.8)
+    return by_key[found[0]] if found else None

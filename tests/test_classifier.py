@@ -18,6 +18,7 @@ from common.classifier_data import load_photos
 from common.classifier_options import EvaluateImageOptions, TrainImageOptions
 from common.classifier_predict import best, classify, load_classifier
 from common.classifier_scoring import evaluate_run
+from common.classifier_train import prepare
 from common.config import build, parse
 from common.encoders import build_encoder
 from common.errors import UserError
@@ -26,7 +27,7 @@ from common.heads import OriginalHead
 from common.images import Preprocessing, normalise
 from common.metrics import top_k_errors
 from common.study import read_study
-from common.training import make_optimizer
+from common.training import make_accelerator, make_optimizer
 from common.weights import load_head, load_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,6 +118,21 @@ def test_alexnet_keeps_its_fully_connected_layers():
     grid = torch.randn(2, 256, 6, 6, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(model.encoder_head(grid), model.encoder_head(grid.flatten(1)))
     assert model(pixels=squares(2, 64)).logits.shape == (2, 3)
+
+
+def test_an_encoder_of_random_weights_is_the_same_for_every_seed_if_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOIANH_CACHE", str(tmp_path / "cache"))
+    values = {"data": str(write_folder(tmp_path / "data")), "encoder": "alexnet", "fully_connected": True}
+    values |= {"train_encoder": "none", "image_size": 64, "encoder_seed": 7, "workers": 0, "batch_size": 3}
+    one, other = (
+        prepare(build(TrainImageOptions, values | {"seed": seed}), make_accelerator(build(TrainImageOptions, values)))
+        for seed in (0, 1)
+    )
+    first, second = one.model.state_dict(), other.model.state_dict()
+    assert {key for key in first if not torch.equal(first[key], second[key])} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
 
 
 def test_the_networks_own_layers_learn_at_the_encoders_rate():

@@ -13,7 +13,7 @@ from common.config import parse
 from common.encoder_scoring import judge, top_k_figures
 from common.encoder_scoring_options import EvaluateEncoderOptions
 from common.errors import UserError
-from common.imagenet import class_names, exact, starting
+from common.imagenet import class_names, exact, nearest, starting
 from common.pictures import best_and_worst
 
 NAMES = class_names("mobilenet_v2")
@@ -33,6 +33,7 @@ def test_what_a_label_means():
     assert names_of(exact("n01440764_tench", NAMES)) == ["tench"]
     assert names_of(exact("cardigan", NAMES)) == ["Cardigan", "cardigan"]  # the dog and the jacket
     assert names_of(exact("yellow ladys slipper", NAMES)) == ["yellow lady's slipper"]
+    assert [nearest(label, NAMES) for label in ("beegle", "hot_dog", "Unicorn")] == ["beagle", "hotdog", None]
     assert starting("", NAMES) == starting("_", NAMES) == starting("xyz", NAMES) == []
 
 
