@@ -256,7 +256,7 @@ class _Convolutional(nn.Module):
 
         device = torch.get_default_device()
         with torch.device("meta"):  # so that VGG16's 120 million classifier weights are never made, only to be dropped
-            whole = _whole_network(entry)
+            whole = whole_network(entry)
         steps = list(_steps(whole))
         end = 0
         self.steps: dict[str, list[str]] = {}
@@ -318,7 +318,7 @@ def _steps(whole: nn.Module) -> Iterator[str]:
         yield from (f"{name}.{i}" for i in range(len(child))) if name == "features" else [name]
 
 
-def _whole_network(entry: zoo.Entry) -> nn.Module:
+def whole_network(entry: zoo.Entry) -> nn.Module:
     """torchvision's network, classifier and all; or ours."""
     if entry.factory is not None:
         return torchvision.models.get_model(entry.factory, weights=None, **entry.arguments)

@@ -72,6 +72,8 @@ class Parts:
     """weight of what the model learns beside its answer (`common.training.fit`)"""
     by: str = "by_type"
     """what the figures are broken down by"""
+    missing: Sequence[str] = ()
+    """splits that were to be scored, but that the data do not have"""
     figures: Mapping[str, float] = field(default_factory=dict)
     """more figures of the model, for the tables of studies"""
 
@@ -121,7 +123,7 @@ def train_task(
     )
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
-    for split in scored_splits(options):
+    for split in (name for name in scored_splits(options) if name not in parts.missing):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:

@@ -23,18 +23,16 @@ from common import records
 from common.errors import UserError
 from common.photos import broken_text, plain_text
 from common.records import SPLITS, Source, find_sources, to_path
+from common.splits import Rows, limit_note, spread_of_each, summary
 from video.clips import SUFFIXES, ClipFolder, check_clips, find_clips
 from video.splits import (
-    Rows,
+    UNIT,
     VideoData,
     choose_split,
-    limit_note,
     make_splits,
     name_groups,
     select_classes,
     split_keys,
-    spread_of_each,
-    summary,
     to_dataset,
 )
 from video.ucf101 import find_lists, name_class, official_split, place_by_lists
@@ -108,7 +106,7 @@ def load_video(
     return make_splits(
         rows,
         names,
-        notes + more + limit_note(limit),
+        notes + more + limit_note(limit, unit=UNIT),
         where=source,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
@@ -151,7 +149,7 @@ def load_clips(
         notes += more
     rows, unknown = choose_split(rows, split, classes, where=source)
     rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
-    return to_dataset(rows), [summary(split, rows), *notes, *more, *unknown, *limit_note(limit)]
+    return to_dataset(rows), [summary(split, rows, unit=UNIT), *notes, *more, *unknown, *limit_note(limit, unit=UNIT)]
 
 
 def _check_choices(on_bad_clip: str, limit: int | None) -> bool:

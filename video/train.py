@@ -105,7 +105,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         model.save_pretrained(directory)
 
     def draw(said, run: Path, split: str) -> None:
-        from video.pictures import write_confusion  # draws, with matplotlib, which is slow to load
+        from common.pictures import write_confusion  # draws, with matplotlib, which is slow to load
 
         write_confusion(said, data.classes, run, split)
 
