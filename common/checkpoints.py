@@ -93,3 +93,10 @@ def has_checkpoint(run: Path) -> bool:
     """Whether a run finished an epoch, so that it can go on."""
     last = run / "checkpoints" / "last"  # last.old: stopped between the two renames that replace it
     return last.is_dir() or last.with_name("last.old").is_dir()
+
+
+def remove_checkpoints(run: Path, *, but: str | None = None) -> None:
+    """Delete a finished run's checkpoints, all `but` one if it is named."""
+    for path in (run / "checkpoints").glob("*"):
+        if path.name != but:
+            shutil.rmtree(path, ignore_errors=True)

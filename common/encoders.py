@@ -201,15 +201,16 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
-def fingerprint(encoder: Encoder) -> str:
-    """SHA-256, in hex, of what decides `frozen_features`: the architecture and every weight that is frozen."""
+def fingerprint(encoder: Encoder, *, whole: bool = False) -> str:
+    """SHA-256, in hex, of what decides `frozen_features`: the architecture and every weight that is frozen; of the
+    `whole` encoder, of what is trained, too."""
     training = {"batch_norm", "unused"} | ({"train_from"} if encoder.frozen_part == "all" else set())
     config = {key: value for key, value in encoder.config.items() if key not in training}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     trained = {
         id(tensor)
         for module, is_trained in encoder._trained_modules()
-        if is_trained
+        if is_trained and not whole
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
     }
     for key, tensor in sorted(encoder.state_dict(keep_vars=True).items()):
@@ -255,7 +256,7 @@ class _Convolutional(nn.Module):
 
         device = torch.get_default_device()
         with torch.device("meta"):  # so that VGG16's 120 million classifier weights are never made, only to be dropped
-            whole = _whole_network(entry)
+            whole = whole_network(entry)
         steps = list(_steps(whole))
         end = 0
         self.steps: dict[str, list[str]] = {}
@@ -317,7 +318,7 @@ def _steps(whole: nn.Module) -> Iterator[str]:
         yield from (f"{name}.{i}" for i in range(len(child))) if name == "features" else [name]
 
 
-def _whole_network(entry: zoo.Entry) -> nn.Module:
+def whole_network(entry: zoo.Entry) -> nn.Module:
     """torchvision's network, classifier and all; or ours."""
     if entry.factory is not None:
         return torchvision.models.get_model(entry.factory, weights=None, **entry.arguments)

@@ -13,7 +13,6 @@ interrupted extraction goes on where it stopped.
 
 import hashlib
 import json
-import math
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -29,11 +28,10 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from common.encoders import BatchNorm, Encoder, fingerprint
+from common.encoders import Encoder, fingerprint
 from common.errors import UserError, reason
 from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
 from common.symmetry import symmetries
@@ -108,33 +106,6 @@ def load_view(
             image = augment(augmentation, preprocessing)(ways[view % len(ways)].image(image))
     pixels, valid = to_tensor(image, preprocessing)
     return pixels, torch.tensor(valid, dtype=torch.float32)
-
-
-def settle(encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource) -> None:
-    """Give a random encoder whose BatchNorm stays in eval mode the statistics of some images of `files` (path, hash).
-
-    Random weights come with none (mean 0, variance 1), and nothing then keeps the sums along a residual net small: of
-    ResNet152 all images get nearly the same features, too large for half precision. The images: two squares each of up
-    to 32 files, evenly spread; so other training data, or another number of threads, give slightly other statistics.
-    Does nothing to a net whose BatchNorm estimates its statistics in training.
-    """
-    training = encoder.training
-    encoder.train()
-    norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]
-    all_trained = all(module.training for module in norms)
-    encoder.train(training)
-    if not norms or all_trained:
-        return
-    count = min(32, len(files))
-    chosen = [files[(2 * place + 1) * len(files) // (2 * count)] for place in range(count)]
-    squares = []
-    for path, digest in chosen:
-        pixels, _, _ = source.load(path, digest, 0)
-        squares.append(pixels[[len(pixels) // 4, 3 * len(pixels) // 4]] if len(pixels) > 1 else pixels)
-    images = normalise(torch.cat(squares), source.preprocessing)
-    images = images.repeat(2, 1, 1, 1) if len(images) == 1 else images
-    update_bn(images.chunk(math.ceil(len(images) / 16)), encoder.backbone)  # no batch of one
-    encoder.train(training)
 
 
 class FeatureStore:

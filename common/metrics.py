@@ -120,6 +120,18 @@ class SoftAccuracy(_Metric):
         return {"soft_accuracy": float(np.mean(scores))}
 
 
+def top_k_errors(rank: np.ndarray, gold: np.ndarray, *, classes: int, most: int = 5) -> dict[str, float]:
+    """`top3_accuracy`, `top3_error` and so on for k = 1 … `most`, as far as k is less than the number of classes.
+
+    `rank (n,)` is the gold class's, from 1; `gold (n,)` is −1 where there is no such class.
+    """
+    figures = {}
+    for k in range(1, min(most, classes - 1) + 1):
+        accuracy = TopK().compute(predictions=rank, references=gold, k=k)[f"top{k}_accuracy"]
+        figures |= {f"top{k}_accuracy": accuracy, f"top{k}_error": 1 - accuracy}
+    return figures
+
+
 def soft_accuracy(said: str, given: Sequence[str]) -> float:
     """The VQA v2 accuracy of one answer against the references `given` (one reference: right or wrong).
 

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,9 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.images import content_hash, read_image
+
+SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .jp2 .j2k .avif".split())
+"""What a folder is searched for where photos and other files may lie together."""
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*": "tif"}
 
@@ -72,6 +75,29 @@ class PhotoFolder:
                 if match := named.fullmatch(name):
                     found.setdefault(int(match[1]), os.path.join(folder, name))
         return found
+
+
+def walk_files(folder: str | Path) -> Iterator[str]:
+    """Paths of every file in `folder` and in the folders in it, by name; hidden ones are left out, and links that lead
+    in a circle are not followed. Raises `UserError` for a folder that cannot be read."""
+    yield from _walk(str(folder), ())
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    above = (*above, os.path.realpath(folder))
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.startswith("."):  # such as the "._NAME.jpg" that macOS leaves beside each file
+            continue
+        if os.path.isdir(path):
+            if os.path.realpath(path) not in above:  # else a link that leads in a circle
+                yield from _walk(path, above)
+        else:
+            yield path
 
 
 def is_number(reference: str) -> bool:

@@ -22,7 +22,7 @@ from accelerate.utils import broadcast_object_list
 
 from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
-from common.tables import split_table
+from common.tables import error_table, split_table
 from common.training import Scores
 
 Result = TypeVar("Result")
@@ -204,13 +204,15 @@ def fingerprints(values: Iterable[str]) -> list[str]:
 def write_report(
     run: Path, *, title: str, command: str, notes: Sequence[str], metrics: Mapping[str, Any], by: str = "by_type"
 ) -> str:
-    """Write `report.md` and return its table."""
-    table = split_table(metrics, by=by)
+    """Write `report.md` and return its table, and that of its top-k errors, if it has such."""
+    table = "\n\n".join(filter(None, (split_table(metrics, by=by), error_table(metrics))))
     lines = [f"# {title}", "", "```", command, "```", "", table, "", *[f"- {note}" for note in notes], ""]
     if (run / "curves.png").exists():
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
     for path in sorted(run.glob("confusion-*.png")):
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
+    for path in sorted(run.glob("photos-*.png")):
+        lines += [f"![best and worst classified, {path.stem.removeprefix('photos-')}]({path.name})", ""]
     (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
     return table
 

@@ -1,17 +1,20 @@
 """Splits that keep groups whole, and the overlaps between splits that would make a score too good.
 
-Belongs here: anything about groups, content hashes and row keys as plain strings. Does not belong here: where they come
-from, which is the tasks' business (`vqa/data.py`, `video/data.py`).
+Belongs here: anything about groups, content hashes and row keys as plain strings, and what splits of labelled photos
+and of labelled clips share. Does not belong here: where they come from, which is the tasks' business (`vqa/data.py`,
+`video/data.py`, `common/classifier_data.py`).
 
 A group is what must not be in two splits: near-duplicates of one photo, clips cut from one video. On photos or clips
 that were trained on in part, a score says how well they were remembered.
 """
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -24,6 +27,10 @@ _STRATA = 200  # labels that are balanced one by one, the most frequent: bounds 
 
 Keys = Mapping[str, Iterable[str]]
 """What a split holds, by kind, most telling kind first: {"photos": hashes, "groups": names, "rows": keys}."""
+
+Rows = list[dict[str, Any]]
+"""Labelled samples on their way to a split: `label`, `group`, `hash` and `split` ("" where the source has none) are
+read here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,13 @@ def check_overlap(first: Keys, second: Keys, *, names: tuple[str, str], allow: b
             "--allow-leaky-split"
         )
     return overlap
+
+
+def find_leaks(splits: Mapping[str, Keys], *, allow: bool) -> list[Overlap]:
+    """What each split shares with those before it, `check_overlap` of every pair."""
+    pairs = itertools.combinations(splits, 2)
+    found = (check_overlap(splits[one], splits[two], names=(one, two), allow=allow) for one, two in pairs)
+    return [overlap for overlap in found if overlap is not None]
 
 
 def link_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
@@ -151,3 +165,62 @@ def _part(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) ->
         parts = [part for _, part in splitter.split(strata, strata, groups) if len(part)]
     taken = min(max(1, round(fraction * len(parts))), len(parts) - 1)
     return np.concatenate(parts[:taken])
+
+
+# --- labelled samples -------------------------------------------------------------------------------------------------
+
+
+def spread_of_each(rows: Rows, limit: int | None) -> Rows:
+    """`limit` rows of each split, evenly spread over it: sources are often sorted by class."""
+    if limit is None:
+        return rows
+    together: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        together.setdefault(row["split"], []).append(place)
+    kept = {
+        places[(2 * number + 1) * len(places) // (2 * limit)] for places in together.values() for number in range(limit)
+    }
+    return [row for place, row in enumerate(rows) if place in kept]
+
+
+def limit_note(limit: int | None, *, unit: str) -> list[str]:
+    """The note of `spread_of_each`, if it left anything to note. `unit`: what samples are called, "photos"."""
+    return [] if limit is None else [f"limit: only {limit:,} {unit} of each split are used, spread evenly over it"]
+
+
+def sample_keys(rows: Iterable[Mapping[str, Any]], contents: Sequence[str], *, unit: str) -> dict[str, list[str]]:
+    """What `find_overlap` compares: the samples (by `contents`, one per row), groups and rows (label and content)."""
+    pairs = list(zip(rows, contents, strict=True))
+    return {
+        unit: list(contents),
+        "groups": [row["group"] for row, _ in pairs],
+        "rows": [f"{row['label']}\t{content}" for row, content in pairs],
+    }
+
+
+def split_off(
+    rows: Rows, split: str, *, fraction: float, seed: int, where: str, unit: str, folds: int = 0, fold: int = 0
+) -> tuple[Rows, Rows, str]:
+    """→ the rows that stay in train, those that become `split` (whole groups, stratified by label), and a note.
+
+    About `fraction` of them, or with `folds` number `fold` of so many parts. Rows that share a content stay together.
+    """
+    labels = [row["label"] for row in rows]
+    linked = link_groups([row["group"] for row in rows], [row["hash"] for row in rows])
+    if folds:
+        stay, go = group_fold(labels, linked, folds=folds, fold=fold, seed=seed, what=where)
+    else:
+        stay, go = group_split(labels, linked, fraction=fraction, seed=seed, what=where)
+    note = (
+        f"{split}: {len(go):,} of {len(rows):,} training {unit} of {where}, whole groups, stratified by label "
+        f"(split seed {seed})" + f", fold {fold} of {folds}" * bool(folds)
+    )
+    return [rows[place] for place in stay], [rows[place] for place in go], note
+
+
+def summary(split: str, rows: Rows, *, unit: str, shown: int = 10) -> str:
+    """One line for a person: how many samples, groups, and of each label."""
+    counts = Counter(row["label"] for row in rows).most_common()
+    listed = ", ".join(f"{label} {count:,}" for label, count in counts[:shown])
+    more = f" and {len(counts) - shown} more" if len(counts) > shown else ""
+    return f"{split}: {len(rows):,} {unit} in {len({row['group'] for row in rows}):,} groups; {listed}{more}"

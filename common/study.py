@@ -24,7 +24,8 @@ knows a task or imports anything heavy: what options a script has is asked of th
       MobileNetV2, attention: {loss: 0.4503, accuracy: 0.8317}  # also seconds, test seconds, validation loss, train ...
     across: attention                    # of two axes: accuracy once more, this one's names side by side
     compare:                             # accuracy of the first cell minus that of the second, seed by seed
-      - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"]}
+      - {name: what attention earns, cells: ["CNN, attention", "CNN, no attention"], primary: true}
+                                         # primary: tested over the seeds, by Holm; name it before the first run
     notes: [the reported figures are of one run]   # lines above the table
 """
 
@@ -35,7 +36,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -97,6 +98,9 @@ class StudyOptions:
     """command that starts the scripts, such as "accelerate launch"; default this Python"""
     cache: str | None = None
     """folder for what can be computed again, for every cell"""
+    checkpoints: Literal["scored", "all", "none"] = "scored"
+    """which ones a run keeps when it has finished: the one it was scored with, all three, or none; each holds its
+    frozen encoder, too"""
     test: bool = True
     """score the test split; --no-test leaves it unopened in every cell; to score it later, take another --output"""
     set: tuple[str, ...] = ()
@@ -168,6 +172,7 @@ class Comparison:
 
     name: str
     cells: tuple[str, str]
+    primary: bool  # named beforehand as what the study is to decide: it alone is tested
 
 
 @dataclass(kw_only=True)
@@ -315,7 +320,7 @@ def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[st
             raise UserError(f"{place}: '{first}' is compared with itself")
         if any(comparison.name == other.name for other in found):
             raise UserError(f"{place}: '{comparison.name}' is another comparison's name, too")
-        found.append(Comparison(name=comparison.name, cells=(first, second)))
+        found.append(Comparison(name=comparison.name, cells=(first, second), primary=comparison.primary))
     return found
 
 

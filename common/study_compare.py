@@ -1,14 +1,15 @@
 """Cells of a study side by side: differences seed by seed, and a grid of two axes as reports print it.
 
 Belongs here: the rows of those tables, made from the entries that `table.json` holds. Which cells are compared is read
-in `common/study.py`; writing is in `common/study_tables.py`.
+in `common/study.py`, what a difference is worth in `common/study_evidence.py`; writing is in `common/study_tables.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.study import Cell, Comparison, Pivot
-from common.study_values import as_text, mean_and_spread, with_spread
+from common.study_evidence import evidence_columns
+from common.study_values import as_text, mean_and_spread, signed, with_spread
 
 
 def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -31,6 +32,7 @@ def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparis
             {
                 "name": comparison.name,
                 "cells": list(comparison.cells),
+                "splits": list(dict.fromkeys(filter(None, (one, other)))),
                 "n": list(dict.fromkeys(by_name[name]["n"] for name in comparison.cells)),
                 "mean": mean,
                 "std": deviation,
@@ -43,10 +45,10 @@ def differences(entries: Sequence[Mapping[str, Any]], compare: Sequence[Comparis
 
 
 def difference_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Those differences as a table."""
-    rows = []
+    """Those differences as a table, with what `common/study_evidence.py` has added to them."""
+    rows, tested = [], any(difference["primary"] for difference in found)
     for difference in found:
-        mean = _signed(difference["mean"])
+        mean = signed(difference["mean"])
         if difference["std"] is not None:
             mean += f" ± {as_text('accuracy', difference['std'])}"
         rows.append(
@@ -54,10 +56,11 @@ def difference_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "comparison": difference["name"],
                 "cells": " − ".join(difference["cells"]),
                 "difference": mean,
+                **evidence_columns(difference, tested=tested),
                 "seeds": str(len(difference["by_seed"])),
                 "n": " / ".join(as_text("n", n) for n in difference["n"]),
-                "lowest": _signed(difference["lowest"]),
-                "highest": _signed(difference["highest"]),
+                "lowest": signed(difference["lowest"]),
+                "highest": signed(difference["highest"]),
             }
         )
     return rows
@@ -92,7 +95,3 @@ def pivots(
 def _by_seed(entry: Mapping[str, Any]) -> tuple[Mapping[str, float], str | None]:
     """Seed → accuracy of a cell, and the split."""
     return entry["measured"].get("accuracy", {}).get("by_seed", {}), entry["split"]
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 4) + 0.0:+.4f}"  # no "-0.0000"

@@ -81,7 +81,8 @@ def cell_options(
             if cell.name in features or mine.get("data") is not None or mine.get("features") is not None:
                 all_shared = cell.shared | cell.own_data
                 values[cell.name] = _of_script(cell, known, all_shared | cell.own | common)
-    asked = [cell for cell in cells if values[cell.name].get("weights") == "imagenet"]
+    reading = [cell for cell in cells if cell.name not in (*features, *left_out)]  # of the others none reads clips
+    asked = [cell for cell in reading if values[cell.name].get("weights") == "imagenet"]
     weights, weights_named = _read_weights(given, asked, encoders)
     options, not_stored = {}, set()
     for cell in cells:
@@ -93,11 +94,7 @@ def cell_options(
             mine = {key: value for key, value in values[name].items() if key not in unused}
             not_stored |= {key for key in unused if values[name].get(key)}
             options[name] = mine | stored | replaced | forced[name]
-    random = [
-        cell.name
-        for cell in asked
-        if options.get(cell.name, {}).get("weights") == "none" and options[cell.name].get("features") is None
-    ]
+    random = [cell.name for cell in asked if options.get(cell.name, {}).get("weights") == "none"]
     return Assigned(
         options=options, left_out=left_out, random=random, not_stored=sorted(not_stored), weights_named=weights_named
     )
@@ -185,7 +182,8 @@ def _read_weights(
     named, plain = _read_files("--weights", given.weights, names, folders=False, words=["none"])
     if not asked:
         texts = " ".join(given.weights)
-        raise UserError(f"--weights {texts}: no cell of {given.study} has weights: imagenet to be replaced")
+        stored = " (cells with --features have no use for them)" if given.features else ""
+        raise UserError(f"--weights {texts}: no cell of {given.study} has weights: imagenet to be replaced{stored}")
     found = {}
     for cell in asked:
         exact = _most_exact("--weights", named, cell, encoders[cell.name])

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import yaml
 from tqdm import tqdm
 
-from common.checkpoints import has_checkpoint
+from common.checkpoints import has_checkpoint, remove_checkpoints
+from common.config import read_yaml
 from common.errors import UserError
 from common.runs import write_json
 from common.study import Cell
@@ -70,8 +71,13 @@ class Run:
         return ["--config", str(self.file), "--output", str(self.path), *anew]
 
 
-def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[str]) -> dict[str, str]:
-    """Run them, `jobs` at a time → the name of each that failed, and why. An interruption ends those under way."""
+def run_all(
+    todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[str], *, keep: str = "all"
+) -> dict[str, str]:
+    """Run them, `jobs` at a time → the name of each that failed, and why. An interruption ends those under way.
+
+    `keep`: which checkpoints of a run stay when it has finished, as `StudyOptions.checkpoints` says.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
@@ -94,7 +100,7 @@ def run_all(todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[st
                 if process.poll() is None:
                     continue
                 del under_way[name]
-                told = _end(run, process.returncode, time.monotonic() - started, failed)
+                told = _end(run, process.returncode, time.monotonic() - started, failed, keep)
                 bar.update()
                 ended = len(todo) - len(waiting) - len(under_way)  # a bar that is not shown does not count
                 left = (time.monotonic() - began) / ended * (len(todo) - ended)
@@ -154,13 +160,16 @@ def _lock(log: BinaryIO) -> bool:
     return True
 
 
-def _end(run: Run, code: int, seconds: float, failed: dict[str, str]) -> str:
-    """Note how a run ended; returns the line that tells of it."""
+def _end(run: Run, code: int, seconds: float, failed: dict[str, str], keep: str) -> str:
+    """Note how a run ended; returns the line that tells of it. One that ended well keeps the checkpoints it should."""
     span = _span(seconds)
     if code == 0 and run.finished:
         try:
             write_json(run.path / "study.json", {"cell": run.cell.name, "seed": run.seed, "seconds": round(seconds, 3)})
             measured = read_measured(run.path)
+            if keep != "all" and (run.path / "checkpoints").is_dir():
+                scored = read_yaml(run.path / "config.yaml").get("score")
+                remove_checkpoints(run.path, but=scored if keep == "scored" else None)
             return f"{run.name}: {measured.split} accuracy {measured.figures.get('accuracy', float('nan')):.4f}  {span}"
         except UserError as error:
             failed[run.name] = str(error)

@@ -72,7 +72,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     try:
         _make(output)
         with terminated_like_interrupted():
-            failed = run_all(todo, given.jobs, scripts, launcher)
+            failed = run_all(todo, given.jobs, scripts, launcher, keep=given.checkpoints)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise

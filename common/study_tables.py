@@ -17,12 +17,14 @@ from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
 from common.study import Cell, Comparison, Pivot, first_few
 from common.study_compare import difference_rows, differences, pivots
+from common.study_evidence import about_differences, add_evidence, difference_csv_rows, findings
 from common.study_values import (
     CHOSEN_ON,
     TEST_SECONDS,
     Measured,
     as_text,
     mean_and_spread,
+    no_formula,
     read_measured,
     reported_as_text,
     with_spread,
@@ -37,11 +39,12 @@ _LAST = ("seconds", "parameters", TEST_SECONDS)  # measured columns at the end, 
 
 @dataclass(kw_only=True)
 class _Section:
-    """A table, with what stands above it."""
+    """A table, with what stands above it, and a list below."""
 
     rows: Sequence[Mapping[str, str]]
     caption: str = ""
     sentence: str = ""
+    findings: Sequence[str] = ()
 
 
 def write_tables(
@@ -59,7 +62,9 @@ def write_tables(
     weights_named: bool = False,
     more_notes: Sequence[str] = (),
 ) -> str:
-    """Write `table.{md,csv,tex,json}` and `accuracy.png` into `output`; returns the table as Markdown.
+    """Write `table.{md,csv,tex,json}`, `accuracy.png` and, of what is compared, `differences.csv` into `output`.
+
+    Returns the table as Markdown.
 
     `runs` is (cell's name, seed) → run directory, finished or not; `options` and `commands` are by the cell's name;
     `failed` is the name of a run → why; `weights_named` says that the weights of some cell were given by name, so that
@@ -80,10 +85,9 @@ def write_tables(
     if pivot is not None:
         sections += [_Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
     if compared:
-        sentence = "Differences of accuracy, seed by seed: mean ± sample standard deviation."
-        if any(len(difference["n"]) > 1 for difference in compared):
-            sentence += " Two n: of different samples, and what was trained on differs, too."
-        sections.append(_Section(rows=difference_rows(compared), caption="differences", sentence=sentence))
+        add_evidence(compared, compare, runs)
+        told = {"sentence": about_differences(compared, compare), "findings": findings(compared)}
+        sections.append(_Section(rows=difference_rows(compared), caption="differences", **told))
     for key, rows in _group_rows(entries).items():
         sections.append(_Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}"))
     pictured = any("accuracy" in entry["measured"] for entry in entries)
@@ -93,16 +97,20 @@ def write_tables(
         escaped = [{_bars(name): _bars(value) for name, value in row.items()} for row in section.rows]
         lines += ["", *([f"## {section.caption}", ""] if section.caption else [])]
         lines += [*([section.sentence, ""] if section.sentence else []), markdown(escaped)]
+        lines += ["", *(f"- {finding}" for finding in section.findings)] if section.findings else []
     lines += ["", "![accuracy, measured and reported](accuracy.png)"] if pictured else []
     found = {"title": title, "command": command, "notes": notes, "cells": entries}
     write_json(output / "table.json", found | ({"differences": compared} if compared else {}))
     write_csv(output / "table.csv", csv_rows(entries))
+    if compared:
+        write_csv(output / "differences.csv", difference_csv_rows(compared))
     write_text(output / "table.tex", _latex(title, notes, sections))
     if pictured:
         draw_bars(entries, output / "accuracy.png", title=title)
     write_text(output / "table.md", "\n".join(lines) + "\n")
     return "\n\n".join(
-        "\n".join([*filter(None, (section.caption, section.sentence)), markdown(section.rows)]) for section in sections
+        "\n".join([*filter(None, (section.caption, section.sentence)), markdown(section.rows), *section.findings])
+        for section in sections
     )
 
 
@@ -132,7 +140,7 @@ def csv_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     reported, measured = _metrics(entries)
     rows = []
     for entry in entries:
-        row: dict[str, Any] = {"model": _no_formula(entry["name"])} | _shown_weights(entry)
+        row: dict[str, Any] = {"model": no_formula(entry["name"])} | _shown_weights(entry)
         row |= {f"reported {metric}": entry["reported"].get(metric) for metric in reported}
         for metric in (*measured, *_last(entries)):
             found = entry["measured"].get(metric, {})
@@ -222,7 +230,7 @@ def _weights(options: Mapping[str, Any]) -> str:
 
 
 def _shown_weights(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {"weights": _no_formula(entry["weights"])} if "weights" in entry else {}
+    return {"weights": no_formula(entry["weights"])} if "weights" in entry else {}
 
 
 def _notes(
@@ -303,11 +311,6 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
     return tables
 
 
-def _no_formula(text: str) -> str:
-    """A text that a spreadsheet would read as a formula, made plain text."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def _bars(text: str) -> str:
     return text.replace("|", r"\|")
 
@@ -318,5 +321,6 @@ def _latex(title: str, notes: Sequence[str], sections: Sequence[_Section]) -> st
     for section in sections:
         aligned = ["left", *["right"] * (len(section.rows[0]) - 1)]
         text = tabulate(section.rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
-        lines += ["", *[f"% {line}" for line in (section.caption, section.sentence) if line], text]
+        told = [section.caption, section.sentence, *section.findings]
+        lines += ["", *[f"% {line}" for line in told if line], text]
     return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")

@@ -86,6 +86,16 @@ def reported_as_text(metric: str, value: float | None) -> str:
     return f"{value:g}" if as_given else as_text(metric, value)
 
 
+def signed(value: float | None) -> str:
+    """A difference of accuracies."""
+    return "–" if value is None else f"{round(value, 4) + 0.0:+.4f}"  # no "-0.0000"
+
+
+def no_formula(text: str) -> str:
+    """A text that a spreadsheet would read as a formula, made plain text."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
     """Mean ± deviation of a metric that an entry of `table.json` has, or a dash."""
     found = entry["measured"].get(metric, {})

@@ -4,6 +4,7 @@ Belongs here: turning rows into aligned Markdown. What is in the rows is the cal
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,17 @@ def split_table(metrics: Mapping[str, Mapping[str, Any]], *, by: str = "by_type"
             row |= {f"{split} {key}": chosen.get(key, "–") for key in keys}
         rows.append(row)
     return markdown(rows)
+
+
+def error_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Top-k errors, a row per k and a column per split; empty where no split has any."""
+    keys = sorted({key for figures in metrics.values() for key in figures if re.fullmatch(r"top\d+_error", key)})
+    rows = [
+        {"error": key.removesuffix("_error").replace("top", "top-")}
+        | {split: figures.get(key, "–") for split, figures in metrics.items()}
+        for key in keys
+    ]
+    return markdown(rows) if rows else ""
 
 
 def _cell(value: Any) -> str:

@@ -315,9 +315,10 @@ def _score(logits: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> n
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """The update rule over what is trained; a trained `model.encoder` has a learning rate of its own."""
-    encoder = [p for name, p in model.named_parameters() if p.requires_grad and name.startswith("encoder.")]
-    rest = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
+    """The update rule over what is trained; a trained encoder (all whose name starts so) has a learning rate of its
+    own."""
+    encoder = [p for name, p in model.named_parameters() if p.requires_grad and name.startswith("encoder")]
+    rest = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder")]
     groups = [{"params": rest, "lr": options.learning_rate}]
     if encoder:
         groups.append({"params": encoder, "lr": options.encoder_learning_rate or options.learning_rate})

@@ -20,9 +20,9 @@ from torch import nn
 from common.batches import BatchSource
 from common.checkpoints import write_directory
 from common.config import read_yaml, to_plain
-from common.encoders import Encoder, build_encoder, count_parameters
+from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
 from common.errors import UserError
-from common.features import ViewSource, settle
+from common.features import ViewSource
 from common.images import Preprocessing
 from common.runs import (
     choose_output,
@@ -36,6 +36,7 @@ from common.runs import (
     write_report,
     write_text,
 )
+from common.settling import settle
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
 _MAY_CHANGE = set(
@@ -78,6 +79,8 @@ class Parts:
     """weight of what the model learns beside its answer (`common.training.fit`)"""
     by: str = "by_type"
     """what the figures are broken down by"""
+    missing: Sequence[str] = ()
+    """splits that were to be scored, but that the data do not have"""
     figures: Mapping[str, float] = field(default_factory=dict)
     """more figures of the model, for the tables of studies"""
 
@@ -130,7 +133,7 @@ def train_task(
         ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
-    for split in scored_splits(options):
+    for split in (name for name in scored_splits(options) if name not in parts.missing):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:
@@ -184,10 +187,12 @@ def make_encoder(options: Any) -> Encoder:
     return encoder
 
 
-def settle_random(options: Any, encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource) -> None:
+def settle_random(
+    options: Any, encoder: Encoder, files: Sequence[tuple[str, str]], source: ViewSource, cache: Path
+) -> None:
     """Give the BatchNorm of an encoder of random weights statistics of training `files` (path, hash); see `settle`."""
     if _is_random(options):
-        settle(encoder, files, source)
+        settle(encoder, files, source, cache)
 
 
 def _is_random(options: Any) -> bool:
@@ -200,14 +205,14 @@ def preprocessing_of(options: Any, wanted: Preprocessing) -> Preprocessing:
     return Preprocessing(**vars(wanted) | {name: value for name, value in changed.items() if value is not None})
 
 
-def encoder_note(options: Any) -> str:
+def encoder_note(options: Any, encoder: Encoder) -> str:
     """One line about the encoder, its weights and what of it is trained."""
     trained = {"none": "frozen, features cached", "all": "trained"}.get(
         options.train_encoder, f"trained from {options.train_encoder} on"
     )
     weights = "random weights" if options.weights == "none" else f"weights {options.weights}"
-    if _is_random(options) and trained != "trained":
-        weights += " (BatchNorm, if it has any, with the statistics of training images)"
+    if _is_random(options) and trained != "trained" and any(isinstance(m, BatchNorm) for m in encoder.modules()):
+        weights += " (BatchNorm with the statistics of training images)"
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 
@@ -218,7 +223,8 @@ def _go_on(run: Path, parts: Parts) -> None:
     try:
         last = checkpoint_directory(run, "last")
     except UserError:
-        raise UserError(f"--resume: {run} was stopped in its first epoch; start it anew with --overwrite") from None
+        why = "is finished and kept no last" if (run / "metrics.json").is_file() else "was stopped before its first"
+        raise UserError(f"--resume: {run} {why} checkpoint; start it anew with --overwrite") from None
     parts.model.load_state_dict(parts.load(last))
 
 

@@ -79,6 +79,31 @@ def load_weights(encoder: nn.Module, state: dict[str, torch.Tensor], *, source: 
     """
     network = getattr(encoder.backbone, "model", encoder.backbone)
     needed = network.state_dict()
+    found, prefix = _fitting(needed, state, what=f"encoder {encoder.name}", source=source)
+    # ResNet34's file has all that ResNet18 asks for, in the same shapes, and more between: layers would be misplaced
+    for key in sorted(state):
+        inside = key.removeprefix(prefix)
+        if inside not in needed and inside.startswith(tuple(f"{part}." for part in encoder.backbone.parts)):
+            raise UserError(
+                f"weights {source} do not fit encoder {encoder.name}, which has no '{key}'; "
+                "name the encoder they were trained with"
+            )
+    network.load_state_dict(found, strict=False)
+
+
+def load_head(head: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
+    """Copy into a `common.heads.OriginalHead` what it needs of `state`, as `load_weights` does for the encoder.
+
+    Raises `UserError` for a file without those layers: of an encoder alone, or of a network for other classes.
+    """
+    found, _ = _fitting(head.state_dict(), state, what=f"the ImageNet classifier of {head.name}", source=source)
+    head.load_state_dict(found)
+
+
+def _fitting(
+    needed: dict[str, torch.Tensor], state: dict[str, torch.Tensor], *, what: str, source: str
+) -> tuple[dict[str, torch.Tensor], str]:
+    """→ the tensors of `state` that are `needed`, under the names of `needed`, and the prefix that they have there."""
     first = next(iter(needed))
     prefix = min((key[: -len(first)] for key in state if f".{key}".endswith(f".{first}")), key=len, default="")
     found = {key: state.get(prefix + key) for key in needed}
@@ -89,15 +114,7 @@ def load_weights(encoder: nn.Module, state: dict[str, torch.Tensor], *, source: 
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != want:
             have = f"has shape {tuple(value.shape)}, not {want}" if isinstance(value, torch.Tensor) else "is missing"
             raise UserError(
-                f"weights {source} do not fit encoder {encoder.name}: first missing or mismatching key '{prefix}{key}' "
+                f"weights {source} do not fit {what}: first missing or mismatching key '{prefix}{key}' "
                 f"{have}; name the encoder they were trained with"
             )
-    # ResNet34's file has all that ResNet18 asks for, in the same shapes, and more between: layers would be misplaced
-    for key in sorted(state):
-        inside = key.removeprefix(prefix)
-        if inside not in needed and inside.startswith(tuple(f"{part}." for part in encoder.backbone.parts)):
-            raise UserError(
-                f"weights {source} do not fit encoder {encoder.name}, which has no '{key}'; "
-                "name the encoder they were trained with"
-            )
-    network.load_state_dict(found, strict=False)
+    return found, prefix

@@ -9,6 +9,7 @@ from common.run_tasks import task_of_command
 # Of each task, where its options and its scoring are.
 TASKS = {
     "vqa": ("vqa.options", "EvaluateOptions", "vqa.scoring"),
+    "image": ("common.classifier_options", "EvaluateImageOptions", "common.classifier_scoring"),
     "video": ("video.options", "EvaluateVideoOptions", "video.scoring"),
 }
 

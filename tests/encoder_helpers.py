@@ -1,8 +1,11 @@
 """What the tests of all encoders share: photos of noise, and an encoder by way of its configuration."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from common.encoders import encoder_from_config
 
@@ -21,3 +24,13 @@ def again(encoder, **changes):
     weights = {key: tensor.clone() for key, tensor in encoder.state_dict().items()}
     other.load_state_dict(weights, strict=True, assign=True)
     return other
+
+
+def noise_photos(folder: Path, count: int = 7) -> list[str]:
+    """Photos of noise, each its own."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        coarse.resize((48, 40)).save(folder / f"{number}.png")
+    return [str(folder / f"{number}.png") for number in range(count)]

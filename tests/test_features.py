@@ -6,17 +6,17 @@ import os
 import threading
 import time
 
-import numpy as np
 import psutil
 import pytest
 import torch
+from encoder_helpers import noise_photos
 from PIL import Image
 from safetensors.torch import save_file
 
 from common import features
 from common.encoders import build_encoder
 from common.errors import UserError
-from common.features import FeatureStore, PhotoViews, cached_features, settle
+from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing, content_hash, normalise, read_image, to_tensor
 from common.training import make_accelerator
 from vqa.options import TrainVqaOptions
@@ -26,14 +26,7 @@ PREPROCESSING = Preprocessing(size=32, resize="squash")
 
 @pytest.fixture
 def photos(tmp_path):
-    """Seven photos of noise, each its own."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    generator = np.random.default_rng(0)
-    for number in range(7):
-        coarse = Image.fromarray(generator.integers(0, 256, (5, 6, 3), dtype=np.uint8))
-        coarse.resize((48, 40)).save(folder / f"{number}.png")
-    return [str(folder / f"{number}.png") for number in range(7)]
+    return noise_photos(tmp_path / "photos")
 
 
 def make_encoder(seed: int = 0):
@@ -285,53 +278,3 @@ def test_a_second_run_waits_for_what_the_first_is_extracting(photos, tmp_path):
     thread.join()
     assert slow.images == len(photos) and counted.images == 0
     assert all((digest, 0) in store for digest in hashes)
-
-
-# --- random encoders --------------------------------------------------------------------------------------------------
-
-
-def seen(encoder, photos) -> torch.Tensor:
-    with torch.no_grad():
-        pixels = torch.stack([to_tensor(read_image(path), PREPROCESSING)[0] for path in photos])
-        return encoder(normalise(pixels, PREPROCESSING)).mean((2, 3))
-
-
-def test_a_random_deep_net_tells_photos_apart_once_its_batch_norm_has_statistics(photos):
-    torch.manual_seed(0)
-    encoder = build_encoder("resnet50").eval()
-    rows = [(path, content_hash(path)) for path in photos]
-
-    def alike() -> float:
-        """The mean correlation of the features of two photos."""
-        return torch.corrcoef(seen(encoder, photos))[~torch.eye(len(photos), dtype=torch.bool)].mean().item()
-
-    before = alike()
-    weights = {name: tensor.clone() for name, tensor in encoder.named_parameters()}
-    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING))
-    assert before > 0.95 and alike() < 0.5 and not encoder.training
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.named_parameters())
-    assert not any(module.training for module in encoder.modules())
-    first = seen(encoder, photos)
-    settle(encoder, rows, PhotoViews(preprocessing=PREPROCESSING))
-    assert torch.equal(seen(encoder, photos), first)
-
-
-@pytest.mark.parametrize("batch_norm, kept", [("train", True), ("eval", False)])
-def test_what_is_trained_whole_estimates_its_statistics_itself_unless_they_are_fixed(photos, batch_norm, kept):
-    encoder = build_encoder("custom_cnn", depth=3, width=4, train_from="all", batch_norm=batch_norm).train()
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    settle(encoder, [(photos[0], content_hash(photos[0]))], PhotoViews(preprocessing=PREPROCESSING))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items()) == kept
-    assert encoder.training
-
-
-def test_no_batch_of_one_is_left_to_settle_on(photos):
-    """17 squares on a grid of one cell: of 16 and 1, the one would have no variance."""
-    encoder = build_encoder("resnet18")
-    rows = [(path, content_hash(path)) for path in photos] * 3
-    for count in (17, 1):
-        settle(encoder, rows[:count], PhotoViews(preprocessing=PREPROCESSING))
-        last = encoder.backbone.get_buffer(
-            next(name for name in reversed(encoder.backbone.state_dict()) if "var" in name)
-        )
-        assert torch.isfinite(last).all() and not torch.equal(last, torch.ones_like(last))

@@ -1,6 +1,7 @@
 """The studies of the reports R0, R1 and R2: whole, with their figures, and one command each on a UCF101 folder."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,45 @@ def test_what_the_reports_say():
     assert r2["GRU 500, official"]["keras_parameters"] == 3 * (512 * 500 + 500 * 500 + 2 * 500) + 501 * 4
 
 
+def printed(report: str, table: int) -> list[dict[str, str]]:
+    """The rows of a table of a report, as ../shared/REPORTS.md tells it; the test is skipped where that is not."""
+    path = ROOT.parent / "shared" / "REPORTS.md"
+    if not path.is_file():
+        pytest.skip("../shared/REPORTS.md is not here")
+    section = path.read_text(encoding="utf-8").split(f"## {report} ", 1)[1].split("\n## ", 1)[0]
+    tables = re.findall(r"(?:^ *\|.*\n)+", section, flags=re.MULTILINE)
+    head, _, *rows = ([cell.strip(" *") for cell in line.split("|")[1:-1]] for line in tables[table].splitlines())
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_every_figure_of_the_tables_of_r0_r2_and_r4():
+    def reported(name: str) -> dict[str, dict[str, float]]:
+        return {cell.name: cell.reported for cell in read_study(file(name)).cells}
+
+    rows = printed("R0", 0)
+    found = reported("r0_rnn_lr")
+    for row in rows:
+        for rate in ("fixed lr", "plateau"):
+            assert found[f"{row['encoder']}, {rate}"]["accuracy"] == float(row[rate])
+    found = reported("r0_lstm_grid")
+    for row in printed("R0", 1):
+        for encoder in ("ResNet50", "ResNet101", "ResNet152"):
+            figure = {} if row[encoder] == "–" else {"accuracy": float(row[encoder])}
+            assert found[f"{row['setting']}, {encoder}"] == figure
+    found = reported("r2_units")
+    for row in printed("R2", 0):
+        in_percent = {"accuracy": "accuracy %", "macro_f1": "mean F1 %", "f1 Basketball": "F1 Basketball"}
+        in_percent |= {f"f1 {name}": name for name in ("Diving", "GolfSwing", "Skiing")}
+        figures = {ours: round(float(row[theirs]) / 100, 4) for ours, theirs in in_percent.items()}
+        figures |= {"seconds": float(row["train s"]), "epochs": int(row["epochs"])}
+        figures["keras_parameters"] = int(row["parameters (Keras)"].replace(",", ""))
+        assert found[f"{row['head']}, official"] == found[f"{row['head']}, swapped"] == figures
+    found = reported("r4_vqa_attention")
+    for row in printed("R4", 0):
+        name = row["model"].replace(" + LSTM", "")
+        assert found[name] == {"loss": float(row["loss"]), "accuracy": float(row["accuracy"])}
+
+
 @pytest.fixture(scope="module")
 def ucf(tmp_path_factory) -> Path:
     """A folder as UCF101 comes: a folder per class, and the official lists beside; few clips, and small ones."""
@@ -147,7 +187,8 @@ def test_time_of_a_batch_is_a_column(ucf, tmp_path, monkeypatch):
 
 
 def test_on_the_real_clips(real_data, tmp_path, monkeypatch):
-    """R1's own network on the 21 clips of UCF101 that are here: names, groups and decoding."""
+    """R1's own network on the 21 clips of UCF101 that are here: names, groups and decoding; and by the official lists,
+    which have all of them in test."""
     if not (real_data / "ucf101_clips").is_dir():
         pytest.skip("../shared/data/ucf101_clips is not here")
     monkeypatch.chdir(tmp_path)
@@ -157,3 +198,10 @@ def test_on_the_real_clips(real_data, tmp_path, monkeypatch):
     assert run_study(parse(StudyOptions, list(map(str, arguments))), scripts=SCRIPTS) == 0
     cell = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))["cells"][0]
     assert cell["seeds"] == [0, 1, 2] and cell["n"] == 4
+    real = real_data / "ucf101_splits"
+    own = ["--data", real_data / "ucf101_clips", "--only", "random split", "--cache", tmp_path / "cache"]
+    listed = ["split_list=1", f"lists={real}", "classes=[Archery, Basketball, Biking, Diving]", "on_bad_clip=skip"]
+    arguments = [file("r1_custom"), *own, "--seeds", "0", "--output", "listed", "--set", *small, *listed]
+    assert run_study(parse(StudyOptions, list(map(str, arguments))), scripts=SCRIPTS) == 0
+    report = next((tmp_path / "listed" / "runs").glob("*/report.md")).read_text(encoding="utf-8")
+    assert "splits: UCF101's official lists 1" in report and "skipped: " in report and "random split: " in report

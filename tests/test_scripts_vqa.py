@@ -328,7 +328,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(start, tmp_path, monk
 def test_resume_of_a_run_without_an_epoch_says_what_to_do(start, tmp_path, monkeypatch):
     interrupt(monkeypatch, start, tmp_path / "run", after=2)
     message = refusal(train, parse(TrainVqaOptions, ["--output", str(tmp_path / "run"), "--resume"]))
-    assert "stopped in its first epoch; start it anew with --overwrite" in message
+    assert "stopped before its first checkpoint; start it anew with --overwrite" in message
 
 
 def test_resume_with_more_epochs_goes_on(start, run, tmp_path):

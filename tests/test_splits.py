@@ -6,7 +6,19 @@ from collections import Counter
 import pytest
 
 from common.errors import UserError
-from common.splits import check_overlap, describe, find_overlap, group_split, link_groups
+from common.splits import (
+    check_overlap,
+    describe,
+    find_leaks,
+    find_overlap,
+    group_split,
+    limit_note,
+    link_groups,
+    sample_keys,
+    split_off,
+    spread_of_each,
+    summary,
+)
 
 
 def rows_of_photos(photos: int, per_photo: int = 4) -> tuple[list[str], list[str]]:
@@ -107,3 +119,56 @@ def test_an_overlap_is_refused_unless_allowed():
 def test_a_tiny_overlap_is_not_rounded_to_nothing():
     overlap = find_overlap({"photos": ["0"]}, {"photos": [str(number) for number in range(500)]})
     assert describe(overlap).startswith("less than 1 % of test photos are in train (photos 1 of 500")
+
+
+def samples(count: int, *, split: str = "") -> list[dict[str, str]]:
+    """Of two labels, each in a group of its own; every photo is there twice, in two groups."""
+    return [
+        {"label": "ab"[n % 2], "group": f"{split}g{n}", "hash": f"{split}h{n // 4}-{n % 2}", "split": split}
+        for n in range(count)
+    ]
+
+
+def test_a_part_of_labelled_samples_is_split_off_with_all_its_copies():
+    rows = samples(80)
+    stay, go, note = split_off(rows, "validation", fraction=0.25, seed=0, where="SOURCE", unit="photos")
+    assert sorted(row["group"] for row in stay + go) == sorted(row["group"] for row in rows)
+    assert len(go) == 20 and not {row["hash"] for row in stay} & {row["hash"] for row in go}
+    assert note == ("validation: 20 of 80 training photos of SOURCE, whole groups, stratified by label (split seed 0)")
+    folds = [
+        split_off(rows, "validation", fraction=0.25, seed=0, where="SOURCE", unit="photos", folds=4, fold=fold)
+        for fold in range(4)
+    ]
+    assert sorted(row["group"] for _, go, _ in folds for row in go) == sorted(row["group"] for row in rows)
+    assert folds[3][2].endswith("(split seed 0), fold 3 of 4")
+
+
+def test_every_pair_of_splits_is_looked_at():
+    splits = {name: samples(8, split=name) for name in ("train", "validation", "test")}
+    splits["test"].append(splits["validation"][0] | {"group": "another"})
+
+    def keys(rows):
+        return sample_keys(rows, [row["hash"] for row in rows], unit="clips")
+
+    (leak,) = find_leaks({name: keys(rows) for name, rows in splits.items()}, allow=True)
+    assert (leak.first, leak.second) == ("validation", "test")
+    assert leak.shared == {"clips": 1, "groups": 0, "rows": 1}
+    with pytest.raises(UserError, match="leak: .* of test clips are in validation"):
+        find_leaks({name: keys(rows) for name, rows in splits.items()}, allow=False)
+
+
+def test_a_limit_is_spread_over_each_split():
+    rows = samples(20, split="train") + samples(10, split="test")
+    kept = spread_of_each(rows, 5)
+    assert [row["group"] for row in kept] == [f"traing{n}" for n in (2, 6, 10, 14, 18)] + [
+        f"testg{n}" for n in (1, 3, 5, 7, 9)
+    ]
+    assert spread_of_each(rows, None) == rows and spread_of_each(rows, 100) == rows
+    assert limit_note(None, unit="clips") == []
+    assert limit_note(5, unit="clips") == ["limit: only 5 clips of each split are used, spread evenly over it"]
+
+
+def test_a_summary_counts_samples_groups_and_labels():
+    rows = samples(3) + [samples(1)[0] | {"label": "c"}]
+    assert summary("train", rows, unit="photos") == "train: 4 photos in 3 groups; a 2, b 1, c 1"
+    assert summary("train", rows, unit="photos", shown=1) == "train: 4 photos in 3 groups; a 2 and 2 more"

@@ -49,10 +49,12 @@ if options.get("fail"):
     print("something behind it", file=sys.stderr)
     sys.exit(2)
 run.mkdir(parents=True, exist_ok=True)
-(run / "config.yaml").write_text(yaml.safe_dump(options | {"output": str(run), "hidden": 8}), encoding="utf-8")
+chosen = {"output": str(run), "hidden": 8, "score": "best_loss"}
+(run / "config.yaml").write_text(yaml.safe_dump(options | chosen), encoding="utf-8")
+for name in ("last", "best_loss", "best_accuracy"):
+    if options.get("stop") != "early":
+        (run / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
 if options.get("stop") and not given.get("resume"):
-    if options["stop"] == "late":
-        (run / "checkpoints" / "last").mkdir(parents=True)
     sys.exit("stopped")
 time.sleep(float(options.get("sleep", 0)))
 accuracy = float(options["accuracy"]) + int(options["seed"]) / 10
@@ -389,6 +391,22 @@ def test_cells_without_features_or_with_random_weights_are_noted(here, capsys):
     assert [cell["weights"] for cell in found["cells"]] == ["random", "f"]
     assert "learning_rate" not in found["by_name"]["a"]["options"] and found["differences"][0]["mean"] == 0
     assert "a − b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        ((), ["best_loss"]),
+        (("--checkpoints", "all"), ["best_accuracy", "best_loss", "last"]),
+        (("--checkpoints", "none"), []),
+    ],
+)
+def test_of_a_finished_run_only_the_scored_checkpoint_stays(here, given, kept):
+    """Three of each, every one with its frozen encoder, would fill a disk."""
+    text = "script: train_fake\nrows: [{name: a, options: {accuracy: 0.1}}, {name: b, options: {stop: late}}]\n"
+    assert study(text, *given) == 1
+    assert sorted(path.name for path in Path("runs/s/runs/a-seed0/checkpoints").iterdir()) == kept
+    assert Path("runs/s/runs/b-seed0/checkpoints/last").is_dir()  # it goes on from there
 
 
 def test_set_wins_and_reaches_only_scripts_that_have_the_option(here):

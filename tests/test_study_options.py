@@ -77,6 +77,10 @@ def test_names_and_files_may_hold_equals_signs(here):
     [
         (["--weights", "resnet5=a"], "--weights: name 'resnet5' is unknown; did you mean 'resnet50'.*Net 101, GRU"),
         (["--weights", "custom_cnn=a"], "--weights: name 'custom_cnn' is unknown"),  # its weights are not ImageNet's
+        (
+            ["--features", "resnet50=a", "--weights", "resnet50=b"],
+            "--weights: name 'resnet50' is unknown",
+        ),  # it reads none
         (["--weights", "a", "b"], "--weights a b: which is for which cell.*NAME is one of: .*resnet101"),
         (["--weights", "GRU=a", "GRU=b"], "--weights: 'GRU' is given twice"),
         (["--weights", "GRU=d"], "--weights GRU=d: no such file; NAME=none is allowed too"),

@@ -73,10 +73,10 @@ def test_differences_and_two_axes_by_hand(tmp_path):
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     # 0.5 − 0.4 and 0.75 − 0.45: mean 0.2, deviation √(2 × 0.1²)
     assert rows(text, "differences") == [
-        ["comparison", "cells", "difference", "seeds", "n", "lowest", "highest"],
-        ["is big better", "Big, LSTM − Small, LSTM", "+0.2000 ± 0.1414", "2", "20", "+0.1000", "+0.3000"],
-        ["no seed of both", "Big, LSTM − chance", "–", "0", "20", "–", "–"],
-        ["one seed", "Small, LSTM − Small, GRU", "-0.0500", "1", "20", "-0.0500", "-0.0500"],
+        ["comparison", "cells", "difference", "95 % interval", "seeds", "n", "lowest", "highest"],
+        ["is big better", "Big, LSTM − Small, LSTM", "+0.2000 ± 0.1414", "–", "2", "20", "+0.1000", "+0.3000"],
+        ["no seed of both", "Big, LSTM − chance", "–", "–", "0", "20", "–", "–"],
+        ["one seed", "Small, LSTM − Small, GRU", "-0.0500", "–", "1", "20", "-0.0500", "-0.0500"],
     ]  # and nothing of a cell that is not in the table
     assert "Differences of accuracy, seed by seed: mean ± sample standard deviation." in text
     assert "is big better" in printed and "accuracy, measured" in printed
@@ -105,7 +105,9 @@ def test_validation_is_not_compared_with_test(tmp_path):
         for name, split in zip(names, ("test", "validation"), strict=True)
     }
     tables(tmp_path, study, runs)
-    assert rows((tmp_path / "table.md").read_text(encoding="utf-8"), "differences")[1][2] == "–"
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert rows(text, "differences")[1][2] == "–"
+    assert "- is big better: scored on test and validation; no interval\n" in text
 
 
 def test_seconds_of_a_test_and_figures_of_other_splits(tmp_path):

@@ -5,7 +5,7 @@ Does not belong here: decoding (`video/decode.py`), and what label or split a cl
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.images import content_hash
-from common.photos import PhotoFolder, remember
+from common.photos import PhotoFolder, remember, walk_files
 
 SUFFIXES = tuple(".avi .mp4 .mkv .mov .webm .mpg .mpeg .m4v .gif .wmv .flv .3gp .ogv .ts".split())
 """What a folder is searched for; a table may name clips of any kind that PyAV reads."""
@@ -48,24 +48,7 @@ class CheckedClip(NamedTuple):
 
 def find_clips(folder: str | Path) -> list[str]:
     """Paths, relative to `folder`, of every clip in it and in the folders in it; hidden ones are left out."""
-    return [os.path.relpath(path, folder) for path in _walk(str(folder), ())]
-
-
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
-    above = (*above, os.path.realpath(folder))
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    for name in names:
-        path = os.path.join(folder, name)
-        if name.startswith("."):  # such as the "._NAME.avi" that macOS leaves beside each file
-            continue
-        if os.path.isdir(path):
-            if os.path.realpath(path) not in above:  # else a link that leads in a circle
-                yield from _walk(path, above)
-        elif name.lower().endswith(SUFFIXES):
-            yield path
+    return [os.path.relpath(path, folder) for path in walk_files(folder) if path.lower().endswith(SUFFIXES)]
 
 
 def check_clips(paths: Sequence[str], cache: Path, *, stop: bool) -> dict[str, CheckedClip | UserError]:

@@ -23,18 +23,16 @@ from common import records
 from common.errors import UserError
 from common.photos import broken_text, plain_text
 from common.records import SPLITS, Source, find_sources, to_path
+from common.splits import Rows, limit_note, spread_of_each, summary
 from video.clips import SUFFIXES, ClipFolder, check_clips, find_clips
 from video.splits import (
-    Rows,
+    UNIT,
     VideoData,
     choose_split,
-    limit_note,
     make_splits,
     name_groups,
     select_classes,
     split_keys,
-    spread_of_each,
-    summary,
     to_dataset,
 )
 from video.ucf101 import find_lists, name_class, official_split, place_by_lists
@@ -97,15 +95,18 @@ def load_video(
     rows, root, notes = _read(source, columns or {}, cache_directory, clips)
     if split_list is not None:
         folder = find_lists(root, lists, split_list)
-        rows, more = place_by_lists(rows, official_split(folder, split_list, classes), where=source, skip=skip)
+        mixed = random_split and random_test_fraction is not None
+        official = official_split(folder, split_list, classes)
+        rows, more = place_by_lists(rows, official, where=source, skip=skip, mixed=mixed)
         notes += [f"splits: UCF101's official lists {split_list} in {folder}", *more]
+        rows = [row | {"split": "train"} for row in rows] if mixed else rows  # all of them are split anew
     rows, names, more = select_classes(rows, classes, where=source)
     notes += more
     rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
     return make_splits(
         rows,
         names,
-        notes + more + limit_note(limit),
+        notes + more + limit_note(limit, unit=UNIT),
         where=source,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
@@ -148,7 +149,7 @@ def load_clips(
         notes += more
     rows, unknown = choose_split(rows, split, classes, where=source)
     rows, more = _add_clips(spread_of_each(rows, limit), root, skip=skip, cache=cache_directory)
-    return to_dataset(rows), [summary(split, rows), *notes, *more, *unknown, *limit_note(limit)]
+    return to_dataset(rows), [summary(split, rows, unit=UNIT), *notes, *more, *unknown, *limit_note(limit, unit=UNIT)]
 
 
 def _check_choices(on_bad_clip: str, limit: int | None) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 
+from common.encoders import Encoder
 from common.errors import UserError
 from common.features import FeatureStore, cached_features
 from common.runs import cache_directory, main_first, on_main, refuse_existing
@@ -43,7 +44,7 @@ def extract(options: ExtractOptions) -> Path:
     preprocessing = preprocessing_of(training, encoder.preprocessing)
     source = ClipViews(sampling=sampling_of(options), preprocessing=preprocessing)
     rows = data.splits["train"]
-    settle_random(training, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source)
+    settle_random(training, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, cache)
     paths = {
         digest: path
         for rows in data.splits.values()
@@ -64,7 +65,7 @@ def extract(options: ExtractOptions) -> Path:
     output = Path(options.output)
     on_main(accelerator, lambda: _write(output, _clips(data, store), overwrite=options.overwrite))
     if accelerator.is_main_process:
-        print("\n".join(_told(options, training, data, output)), flush=True)
+        print("\n".join(_told(options, training, encoder, data, output)), flush=True)
     accelerator.end_training()
     return output
 
@@ -107,13 +108,15 @@ def _write(path: Path, clips: Iterable[Clip], *, overwrite: bool) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _told(options: ExtractOptions, training: TrainVideoOptions, data: VideoData, path: Path) -> list[str]:
+def _told(
+    options: ExtractOptions, training: TrainVideoOptions, encoder: Encoder, data: VideoData, path: Path
+) -> list[str]:
     stored = StoredFeatures(path)
     frames, sizes = int(stored.lengths.sum()), Counter({name: len(rows) for name, rows in data.splits.items()})
     classes: list[Any] = ["--classes", *options.classes] if options.classes else []  # their order is not in the file
     return [
         *data.notes,
-        f"{encoder_note(training).replace(', features cached', '')}, {options.pool} × {options.pool} cells",
+        f"{encoder_note(training, encoder).replace(', features cached', '')}, {options.pool} × {options.pool} cells",
         f"{path}: {sizes.total():,} clips ({', '.join(f'{name} {count:,}' for name, count in sizes.items())}), "
         f"{frames:,} frames, {stored.size:,} numbers each, {path.stat().st_size / 2**20:,.1f} MiB; {INDEX} beside it",
         "next:",

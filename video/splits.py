@@ -5,7 +5,6 @@ leaks into another; the same for clips (`video/data.py`) and for stored features
 here: where rows come from, and groups and leaks of plain strings (`common/splits.py`).
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ from sklearn.model_selection import train_test_split
 
 from common.errors import UserError
 from common.records import SPLITS
-from common.splits import Overlap, check_overlap, describe, group_fold, group_split, link_groups
+from common.splits import Overlap, Rows, describe, find_leaks, sample_keys, split_off, summary
 from video.ucf101 import match_classes, source_group
 
-Rows = list[dict[str, Any]]
-"""Rows on their way to a split: id, path, hash, label, group, split ("" where the source has none), frames, and `where`
-and `row` for messages; of stored features also `place`."""
+UNIT = "clips"
+"""What notes and leaks call the samples."""
+
+# Rows on their way to a split have id, path, hash, label, group, split ("" where the source has none), frames, and
+# `where` and `row` for messages; of stored features also `place`.
 
 
 @dataclass(kw_only=True)
@@ -77,19 +78,11 @@ def make_splits(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     for split, fraction in fractions.items() if random_test_fraction is None else ():
         if split not in splits:
-            train = splits["train"]
-            labels = [row["label"] for row in train]
-            linked = link_groups([row["group"] for row in train], [row["hash"] for row in train])
-            if split == "validation" and folds:
-                parts = group_fold(labels, linked, folds=folds, fold=fold, seed=split_seed, what=where)
-            else:
-                parts = group_split(labels, linked, fraction=fraction, seed=split_seed, what=where)
-            splits["train"], splits[split] = ([train[place] for place in part] for part in parts)
-            notes.append(
-                f"{split}: {len(splits[split]):,} of {len(train):,} training clips of {where}, whole groups, "
-                f"stratified by label (split seed {split_seed})"
-                + (f", fold {fold} of {folds}" if split == "validation" and folds else "")
+            in_folds = {"folds": folds, "fold": fold} if split == "validation" else {}
+            splits["train"], splits[split], note = split_off(
+                splits["train"], split, fraction=fraction, seed=split_seed, where=where, unit=UNIT, **in_folds
             )
+            notes.append(note)
     if random_split:
         splits = _mix(splits, random_test_fraction, validation_fraction, split_seed)
         leaks = _find_leaks(splits, allow=True)
@@ -101,7 +94,7 @@ def make_splits(
     return VideoData(
         splits={split: to_dataset(part) for split, part in splits.items()},
         classes=classes,
-        notes=[summary(split, part) for split, part in splits.items()]
+        notes=[summary(split, part, unit=UNIT) for split, part in splits.items()]
         + notes
         + [f"LEAKY: {describe(leak)}" for leak in leaks],
         leaks=leaks,
@@ -142,24 +135,6 @@ def choose_split(rows: Rows, split: str, classes: Sequence[str], *, where: str) 
     return chosen, _note_unknown(chosen, classes, "", "never right, for the run has no class")
 
 
-def spread_of_each(rows: Rows, limit: int | None) -> Rows:
-    """`limit` rows of each split, evenly spread over it: sources are often sorted by class."""
-    together: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        together.setdefault(row["split"], []).append(place)
-    if limit is None:
-        return rows
-    kept = {
-        places[(2 * number + 1) * len(places) // (2 * limit)] for places in together.values() for number in range(limit)
-    }
-    return [row for place, row in enumerate(rows) if place in kept]
-
-
-def limit_note(limit: int | None) -> list[str]:
-    """The note of `spread_of_each`, if it left anything to note."""
-    return [] if limit is None else [f"limit: only {limit:,} clips of each split are used, spread evenly over it"]
-
-
 def name_groups(rows: Rows) -> list[str]:
     """Fill in the groups that the source does not name, and tell by what. Rows have `path`, `hash` and `label`."""
     counts: Counter[str] = Counter()
@@ -189,20 +164,12 @@ def split_keys(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 
     A clip is its content; of stored features, where there is no clip, its path.
     """
-    keys: dict[str, list[str]] = {"clips": [], "groups": [], "rows": []}
-    for row in rows:
-        clip = row["path"] if "place" in row else row["hash"]
-        keys["clips"].append(clip)
-        keys["groups"].append(row["group"])
-        keys["rows"].append(f"{row['label']}\t{clip}")
-    return keys
+    rows = list(rows)
+    return sample_keys(rows, [row["path"] if "place" in row else row["hash"] for row in rows], unit=UNIT)
 
 
 def _find_leaks(splits: Mapping[str, Rows], *, allow: bool) -> list[Overlap]:
-    keys = {split: split_keys(splits[split]) for split in SPLITS if split in splits}
-    pairs = itertools.combinations(keys, 2)
-    found = (check_overlap(keys[one], keys[two], names=(one, two), allow=allow) for one, two in pairs)
-    return [leak for leak in found if leak is not None]
+    return find_leaks({split: split_keys(splits[split]) for split in SPLITS if split in splits}, allow=allow)
 
 
 def _mix(
@@ -231,14 +198,6 @@ def _draw(pool: Rows, size: int, seed: int) -> tuple[Rows, Rows]:
     possible = min(counts.values()) > 1 and min(len(pool) - size, size) >= len(counts)
     labels = [row["label"] for row in pool] if possible else None
     return tuple(train_test_split(pool, test_size=size, random_state=seed, stratify=labels))
-
-
-def summary(split: str, rows: Rows) -> str:
-    """One line for a person: how many clips, groups, and of each label."""
-    counts = Counter(row["label"] for row in rows).most_common()
-    shown = ", ".join(f"{label} {count:,}" for label, count in counts[:10])
-    more = f" and {len(counts) - 10} more" if len(counts) > 10 else ""
-    return f"{split}: {len(rows):,} clips in {len({row['group'] for row in rows}):,} groups; {shown}{more}"
 
 
 def _note_unknown(rows: Rows, known: Iterable[str], start: str, why: str) -> list[str]:

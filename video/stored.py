@@ -32,18 +32,15 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError, reason
 from common.records import open_file, to_path
-from common.splits import describe, find_overlap
+from common.splits import Rows, describe, find_overlap, limit_note, spread_of_each, summary
 from video.data import read_rows
 from video.splits import (
-    Rows,
+    UNIT,
     VideoData,
     choose_split,
-    limit_note,
     make_splits,
     name_groups,
     select_classes,
-    spread_of_each,
-    summary,
     to_dataset,
 )
 
@@ -202,7 +199,7 @@ def load_stored(
     data = make_splits(
         rows,
         names,
-        notes + name_groups(rows) + limit_note(limit),
+        notes + name_groups(rows) + limit_note(limit, unit=UNIT),
         where=features,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
@@ -234,7 +231,7 @@ def load_stored_clips(
     rows, unknown = choose_split(rows, split, classes, where=features)
     rows = _add_hashes(spread_of_each(rows, limit), stored)
     groups = name_groups(rows)
-    return to_dataset(rows), stored, [summary(split, rows), *groups, *unknown, *limit_note(limit)]
+    return to_dataset(rows), stored, [summary(split, rows, unit=UNIT), *groups, *unknown, *limit_note(limit, unit=UNIT)]
 
 
 def _read(features: str, index: str | None, columns: Mapping[str, str]) -> tuple[StoredFeatures, Rows]:

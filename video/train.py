@@ -75,7 +75,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
         source = ClipViews(sampling=sampling, preprocessing=preprocessing)
-        settle_random(options, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source)
+        settle_random(options, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, cache)
         varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
         if kept > 1 or not differ:  # else each epoch makes views of its own
             store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
@@ -105,7 +105,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         model.save_pretrained(directory)
 
     def draw(said, run: Path, split: str) -> None:
-        from video.pictures import write_confusion  # draws, with matplotlib, which is slow to load
+        from common.pictures import write_confusion  # draws, with matplotlib, which is slow to load
 
         write_confusion(said, data.classes, run, split)
 
@@ -120,7 +120,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     notes = [*data.notes, f"classes: {len(data.classes)} ({', '.join(data.classes[:12])}{more})"]
     notes += [f"head: {_head_note(options)}; {keras:,} parameters by Keras's count"]
     notes += (
-        [_frames_note(options, sampling), encoder_note(options)]
+        [_frames_note(options, sampling), encoder_note(options, encoder)]
         if encoder is not None
         else [f"features: {options.features}, {stored.size} numbers a frame"]
     )

@@ -165,11 +165,13 @@ def place_by_lists(
     where: str,
     skip: bool,
     needed: Sequence[str] = ("train", "test"),
+    mixed: bool = False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows (with `path`) of the listed clips, in the lists' order with their `label`, `group` and `split`; and notes.
 
     A clip is found by its name, in any case and whatever its folder. Raises `UserError` with the counts for listed
-    clips that are not there, unless `skip`, and for a `needed` split of which none is.
+    clips that are not there, unless `skip`, and for a `needed` split of which none is; of splits that will be `mixed`,
+    if none of both is.
     """
     known: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -191,7 +193,7 @@ def place_by_lists(
             raise UserError(f"{text}; --classes names fewer classes, --on-bad-clip skip goes on without those clips")
         notes.append(f"skipped: {text}")
     for split in needed:
-        if split in official and not counts[split]:
+        if split in official and not counts[split] and not (mixed and placed):
             raise UserError(
                 f"{where}: {split} is left empty, for none of its {len(official[split]):,} clips is there; try "
                 "another --split-list, or leave it out"

@@ -70,7 +70,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     preprocessing = None if encoder is None else preprocessing_of(options, encoder.preprocessing)
     if encoder is not None:
         photos = dict.fromkeys(zip(rows["image"][:], rows["image_hash"][:], strict=True))
-        settle_random(options, encoder, list(photos), PhotoViews(preprocessing=preprocessing))
+        settle_random(options, encoder, list(photos), PhotoViews(preprocessing=preprocessing), cache)
     processor = VqaProcessor(questions, answers, preprocessing)
     names = {field.name for field in fields(TrainVqaOptions)} & set(VqaConfig().to_dict()) - {"encoder"}
     config = VqaConfig(
@@ -120,7 +120,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         scored = {name: batches.with_shuffled_images(options.seed) for name, batches in scored.items()}
         trained_in = None if options.resume else on_main(accelerator, lambda: same_training(options, fingerprints))
         controls.append(SHUFFLED)
-    about = "encoder: none (question only)" if encoder is None else encoder_note(options)
+    about = "encoder: none (question only)" if encoder is None else encoder_note(options, encoder)
 
     def save(model: nn.Module, directory: Path) -> None:
         model.save_pretrained(directory)

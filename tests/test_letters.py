@@ -1,0 +1,116 @@
+"""Report R3's letters: its losses and words, words of any length and language, and what is refused."""
+
+import csv
+import json
+import unicodedata
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from common.config import parse
+from common.errors import UserError
+from common.letters import R3_LOSSES, LetterNet, fit_letters, train_letters
+from common.letters_options import LettersOptions
+
+
+def options(*arguments: object) -> LettersOptions:
+    return parse(LettersOptions, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def seeds() -> list[tuple[LetterNet, list[float]]]:
+    """R3's setting with a dozen seeds."""
+    return [fit_letters(options("--seed", seed)) for seed in range(12)]
+
+
+def test_reported_losses_lie_among_those_of_seeds(seeds):
+    for epoch, reported in R3_LOSSES.items():
+        found = [losses[epoch] for _, losses in seeds]
+        assert min(found) < reported < max(found), epoch
+
+
+def test_what_was_learned_is_written(seeds):
+    for net, _ in seeds:
+        assert [net.write(letter, 5) for letter in "hgs"] == ["hello", "green", "start"]
+    assert "eello" in [net.write("e", 5) for net, _ in seeds]
+    assert "tarta" in [net.write("t", 5) for net, _ in seeds]
+
+
+def test_the_loss_is_the_mean_over_the_letters_that_follow():
+    torch.manual_seed(0)
+    net = LetterNet(sorted(set("mèochóxinchào ")), kind="gru", hidden=5)
+    words = ["mèo", "xin chào", "có"]
+    losses = []
+    for word in words:  # alone, so that nothing is padded
+        places = net.encode(word).unsqueeze(0)
+        logits = net(places[:, :-1], torch.tensor([len(word) - 1]))
+        losses.append(cross_entropy(logits[0], places[0, 1:], reduction="none"))
+    torch.testing.assert_close(net.loss(words), torch.cat(losses).mean())
+    assert sum(map(len, losses)) == 2 + 7 + 1
+
+
+def test_r3_beside_what_is_measured(tmp_path, capsys):
+    run = tmp_path / "run"
+    found = train_letters(options("--seed", 14, "--output", run))  # a seed that writes all that R3 wrote
+    said = capsys.readouterr().out
+    assert "| epoch   | reported (R3)   | measured   |" in said and "| 10      | 1.7421          | " in said
+    assert [row["epoch"] for row in found["losses"]] == list(range(10, 101, 10))
+    assert all(row["written"] == row["reported"] for row in found["written"])
+    assert [row["trained word"] for row in found["written"]] == ["hello", "green", "start", None, None]
+    assert json.loads((run / "letters.json").read_text(encoding="utf-8"))["written"] == found["written"]
+    with (run / "loss.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 101 and rows[10]["reported"] == "1.7421" and rows[11]["reported"] == ""
+    assert float(rows[100]["measured"]) == found["losses"][-1]["measured"]
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="exists; choose another, or add --overwrite"):
+        train_letters(options("--output", run))
+    train_letters(options("--epochs", 1, "--output", run, "--overwrite"))
+    assert len((run / "loss.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "other", [["--kind", "gru"], ["--hidden", "13"], ["--learning-rate", "0.02"], ["--words", "hello", "green"]]
+)
+def test_nothing_was_reported_of_another_setting(other, capsys):
+    found = train_letters(options("--epochs", 10, *other))
+    assert "reported" not in capsys.readouterr().out
+    assert found["losses"][0]["reported"] is None
+
+
+def test_words_of_other_lengths_and_another_language(capsys):
+    words = [unicodedata.normalize("NFD", word) for word in ("hỏi", "ảnh", "món nước", "bè")]
+    found = train_letters(options("--words", *words, "--given", words[0][:3], "món", "--epochs", 150, "--kind", "lstm"))
+    assert found["words"] == ["hỏi", "ảnh", "món nước", "bè"] and "ỏ" in found["letters"]
+    assert [row["given"] for row in found["written"]] == ["hỏ", "món"]
+    assert [row["trained word"] for row in found["written"]] == ["hỏi", "món nước"]
+    assert all(len(row["written"]) == 8 for row in found["written"])
+
+
+def test_first_letters_are_given_unless_told():
+    assert options("--words", "ba", "bốn", "năm").given == ("b", "n")
+    assert options("--words", "start", "hello", "green").given == ("h", "g", "s", "e", "t")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--words"], "--words: there is no word to learn"),
+        (["--words", "hello", " "], "--words '': nothing follows"),
+        (["--words", "a"], "--words 'a': nothing follows its first letter"),
+        (["--given", "z"], "--given 'z': the letter 'z' is in none of the words; choose from a e g h l n o r s t"),
+        (["--given", ""], "--given '': no letter is given"),
+        (["--given", "hello"], "--given 'hello': 5 letters are written in all"),
+        (["--kind", "mamba"], "--kind 'mamba'"),
+        (["--learning-rate", "inf"], "loss is nan at learning rate inf"),
+    ],
+)
+def test_bad_input(arguments, said):
+    with pytest.raises(UserError, match=said):
+        train_letters(options(*arguments))
+
+
+def test_as_a_command(run_script):
+    result = run_script("scripts/train_letters.py", "--given", "z", check=False)
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "'z' is in none" in result.stderr
