@@ -20,7 +20,7 @@ from common.splits import link_groups
 
 _NEEDED = ("id", "gold", "predicted")
 _FILES = ("image", "clip", "path")  # columns that name a sample's file, which is its group where none is named
-_NOT_COMPARED = ("id", "group", "type", "predicted", "probability")  # all other columns say what the sample is
+_ABOUT = ("gold", "question", *_FILES)  # columns that say what the sample is; others are a model's, or of its scoring
 
 
 class DifferentSamples(UserError):
@@ -102,7 +102,7 @@ def _places(first: Scored, other: Scored) -> list[int]:
     """Where the samples of `first` stand in `other`."""
     refusal = "runs scored on different samples cannot be compared"
     where = {name: place for place, name in enumerate(other.columns["id"])}
-    shared = [name for name in first.columns if name in other.columns and name not in _NOT_COMPARED]
+    shared = [name for name in first.columns if name in _ABOUT and name in other.columns]
     for place, name in enumerate(first.columns["id"]):
         at = f"{first.file}, row {first.rows[place]}: sample '{name}'"
         if name not in where:

@@ -99,6 +99,17 @@ def test_one_way_of_training_is_better_than_another(tmp_path, capsys):
     assert "cannot be told from zero: 3 seeds can reach no p below 0.25" in capsys.readouterr().out
 
 
+def test_what_a_model_made_of_a_sample_is_no_part_of_it(tmp_path):
+    """Photos that were shown instead (a control of VQA), and the place of the gold class (image runs)."""
+    a = write_run(
+        tmp_path / "a", "++-", columns={"shown_image": ["7.jpg", "8.jpg", "9.jpg"], "gold_rank": ["1", "1", "3"]}
+    )
+    b = write_run(
+        tmp_path / "b", "-++", columns={"shown_image": ["8.jpg", "9.jpg", "7.jpg"], "gold_rank": ["2", "1", "1"]}
+    )
+    assert compare(a, b).only_first == [1]
+
+
 def test_order_and_what_a_blind_run_leaves_empty_do_not_matter(tmp_path):
     a = write_run(tmp_path / "a", "++-+", columns={"image": ["1.jpg", "1.jpg", "2.jpg", "2.jpg"]})
     ids = ["test-5", "test-4", "test-3", "test-2"]
