@@ -171,12 +171,17 @@ def _part(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) ->
 
 
 def spread_of_each(rows: Rows, limit: int | None) -> Rows:
-    """`limit` rows of each split, evenly spread over it: sources are often sorted by class."""
+    """`limit` rows of each split, of every class its share, evenly spread over it.
+
+    Every so many rows of a source that has its classes in turn would be all of the same few.
+    """
     if limit is None:
         return rows
     together: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         together.setdefault(row["split"], []).append(place)
+    for places in together.values():
+        places.sort(key=lambda place: rows[place]["label"])
     kept = {
         places[(2 * number + 1) * len(places) // (2 * limit)] for places in together.values() for number in range(limit)
     }
@@ -185,7 +190,11 @@ def spread_of_each(rows: Rows, limit: int | None) -> Rows:
 
 def limit_note(limit: int | None, *, unit: str) -> list[str]:
     """The note of `spread_of_each`, if it left anything to note. `unit`: what samples are called, "photos"."""
-    return [] if limit is None else [f"limit: only {limit:,} {unit} of each split are used, spread evenly over it"]
+    return (
+        []
+        if limit is None
+        else [f"limit: only {limit:,} {unit} of each split are used, spread evenly over it and its classes"]
+    )
 
 
 def sample_keys(rows: Iterable[Mapping[str, Any]], contents: Sequence[str], *, unit: str) -> dict[str, list[str]]:

@@ -157,15 +157,31 @@ def test_every_pair_of_splits_is_looked_at():
         find_leaks({name: keys(rows) for name, rows in splits.items()}, allow=False)
 
 
+@pytest.mark.parametrize("order", ["in turn", "sorted"])
+def test_a_limit_keeps_the_share_of_every_class(order):
+    """Every fourth of six classes in turn would be three of them."""
+    labels = [f"class {place % 6}" for place in range(960)]
+    labels = sorted(labels) if order == "sorted" else labels
+    rows = [{"split": "train", "label": label, "place": place} for place, label in enumerate(labels)]
+    kept = spread_of_each(rows, 240)
+    assert Counter(row["label"] for row in kept) == {f"class {number}": 40 for number in range(6)}
+    places = [row["place"] for row in kept]
+    assert places == sorted(places) and places[0] < 48 and places[-1] >= 912
+    few = spread_of_each(rows, 7)
+    assert len(few) == 7 and len({row["label"] for row in few}) == 6
+
+
 def test_a_limit_is_spread_over_each_split():
     rows = samples(20, split="train") + samples(10, split="test")
     kept = spread_of_each(rows, 5)
-    assert [row["group"] for row in kept] == [f"traing{n}" for n in (2, 6, 10, 14, 18)] + [
-        f"testg{n}" for n in (1, 3, 5, 7, 9)
+    assert [row["group"] for row in kept] == [f"traing{n}" for n in (1, 4, 9, 12, 17)] + [
+        f"testg{n}" for n in (1, 2, 5, 6, 9)
     ]
     assert spread_of_each(rows, None) == rows and spread_of_each(rows, 100) == rows
     assert limit_note(None, unit="clips") == []
-    assert limit_note(5, unit="clips") == ["limit: only 5 clips of each split are used, spread evenly over it"]
+    assert limit_note(5, unit="clips") == [
+        "limit: only 5 clips of each split are used, spread evenly over it and its classes"
+    ]
 
 
 def test_a_summary_counts_samples_groups_and_labels():
