@@ -197,7 +197,7 @@ def test_the_study_of_r3_is_all_trainings():
     assert study.pivot.columns == ("all layers", "last layer only")
     made = {name: build(TrainImageOptions, cell.shared | cell.own | {"data": "x"}) for name, cell in cells.items()}
     for name, options in made.items():
-        assert options.epochs == 30 and not options.test, name
+        assert options.epochs == (100 if "probe" in name else 30) and not options.test, name
     assert made["AlexNet, last layer only"].fully_connected and made["AlexNet, all layers"].train_encoder == "all"
     pair = [made["MobileNetV2, all layers"], made["MobileNetV2, all layers, 1e-4, batch norm kept"]]
     assert [(one.learning_rate, one.batch_norm) for one in pair] == [(1e-3, "train"), (1e-4, "eval")]
@@ -208,6 +208,15 @@ def test_the_study_of_r3_is_all_trainings():
         row = made[f"MobileNetV2, {recipe}"]
         changed = {name for name, value in vars(row).items() if getattr(alone, name) != value}
         assert changed <= {"config", "test", "score_train"}, recipe
+
+
+def test_the_probe_is_what_its_trials_chose():
+    cells = {cell.name: cell for cell in read_study(str(ROOT / "configs" / "studies" / "r3_trials.yaml")).cells}
+    made = {name: build(TrainImageOptions, cell.shared | cell.own | {"data": "x"}) for name, cell in cells.items()}
+    assert len(made) == 18 * 6 and not any(options.test for options in made.values())
+    probe = parse(TrainImageOptions, ["--config", str(ROOT / "configs" / "image" / "probe.yaml"), "--data", "x"])
+    changed = {name for name, value in vars(made["both 16 views, s0"]).items() if getattr(probe, name) != value}
+    assert changed == {"config", "test", "test_fraction", "validation_fraction"}
 
 
 # --- as typed ---------------------------------------------------------------------------------------------------------
