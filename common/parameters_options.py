@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.zoo import ENCODERS
 
 ALEXNET_ORIGINAL = "alexnet_original"
-"""Not an encoder: AlexNet as it was first published, without its two groups, which is how report R3 counts it."""
+"""Not an encoder: the AlexNet of 2012, counted without its two groups, as report R3 does."""
 
 NETWORKS = (*ENCODERS, ALEXNET_ORIGINAL)
 _FORMATS = (".md", ".csv", ".json")

@@ -172,10 +172,10 @@ def test_blank_cells_are_told_with_file_and_row(tmp_path, refused):
         refused(rf"train.csv, row 4: {column} is blank", write_table(folder / "train.csv", rows).parent)
 
 
-def test_limit_keeps_the_first_of_each_split_and_all_classes(tmp_path, load, refused):
+def test_a_limit_keeps_clips_of_each_split_and_all_classes(tmp_path, load, refused):
     data = load(make_set(tmp_path / "data"), limit=2)
     assert sizes(data) == [2, 2, 2] and data.classes == ["calm", "fight"]
-    assert data.splits["train"]["label"][:] == ["fight", "fight"]
+    assert sorted(data.splits["train"]["label"][:]) == ["calm", "fight"]
     assert any(note.startswith("limit: only 2 clips of each split") for note in data.notes)
     refused(r"--limit 0", tmp_path / "data", limit=0)
 
