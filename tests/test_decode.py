@@ -19,6 +19,7 @@ from PIL import Image
 from common.errors import UserError
 from video import decode
 from video.decode import count_frames, frame_rate, iterate_frames, read_clip
+from video.pixels import Converter, upright
 from video.sampling import Sampling
 
 MATRIX_OFFSET = 44
@@ -139,9 +140,9 @@ def test_random_frames_follow_the_generator(tmp_path):
 
 
 def test_only_wanted_frames_are_converted_and_none_after_them_decoded(tmp_path, monkeypatch):
-    path = write(tmp_path / "clip.avi", numbered(40))
+    path = write(tmp_path / "clip.avi", numbered(40), "mjpeg", "yuvj420p")
     decoded, converted = [], []
-    square, all_frames = decode._Converter.square, decode._decoded
+    square, all_frames = Converter.square, decode._decoded
 
     def counted(*arguments):
         for frame in all_frames(*arguments):
@@ -149,7 +150,7 @@ def test_only_wanted_frames_are_converted_and_none_after_them_decoded(tmp_path, 
             yield frame
 
     monkeypatch.setattr(decode, "_decoded", counted)
-    monkeypatch.setattr(decode._Converter, "square", lambda *a: converted.append(a) or square(*a))
+    monkeypatch.setattr(Converter, "square", lambda *a: converted.append(a) or square(*a))
     assert read_clip(path, Sampling(kind="stride", frames=4, stride=5), size=8).indices.tolist() == [0, 5, 10, 15]
     assert len(converted) == 4 and len(decoded) == 16
     decoded.clear()
@@ -174,7 +175,7 @@ def test_a_single_frame(tmp_path):
 def test_twenty_thousand_frames_in_the_memory_of_sixteen(tmp_path, monkeypatch):
     path, shades = tmp_path / "long.mp4", (np.arange(20_000) * 7) % 200 + 20
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
+        stream = container.add_stream("mpeg2video", rate=25)
         stream.width = stream.height = 16
         stream.codec_context.thread_count = 1
         for shade in shades:
@@ -241,8 +242,8 @@ def test_reducing_averages(tmp_path):
 
 
 def test_a_ribbon_is_cut_before_it_grows(tmp_path, monkeypatch):
-    rgb, pixels = decode._Converter.rgb, []
-    monkeypatch.setattr(decode._Converter, "rgb", lambda *a: pixels.append(a[2] * a[3]) or rgb(*a))
+    rgb, pixels = Converter.rgb, []
+    monkeypatch.setattr(Converter, "rgb", lambda *a: pixels.append(a[2] * a[3]) or rgb(*a))
     for shape in ((4, 3000), (3000, 4)):
         image = photo(*shape)
         clip = read_clip(lossless(tmp_path / "clip.mkv", [image]), Sampling(), size=64)
@@ -321,7 +322,7 @@ def test_rotation_without_a_readable_matrix():
             raise ValueError("53 is not a valid Type")
 
     image = photo(4, 6)
-    assert np.array_equal(decode._upright(image, Frame()), np.rot90(image, -1))
+    assert np.array_equal(upright([image[..., 0]], Frame())[0], np.rot90(image[..., 0], -1))
 
 
 # -- odd files --------------------------------------------------------------------------------------------------------

@@ -1,17 +1,19 @@
 """A clip's file to the frames that were asked for, upright, as uint8 RGB; damaged and odd files told from each other.
 
-Belongs here: all reading through PyAV. Does not belong here: which frames (`video/sampling.py`), what is varied in
-training (`video/augment.py`), and where the clips are (`video/data.py`).
+Belongs here: opening files, reading packets and decoding them, through PyAV. Does not belong here: which frames
+(`video/sampling.py`), their pixels (`video/pixels.py`), what is varied in training (`video/augment.py`), and where the
+clips are (`video/data.py`).
 
-A clip is decoded from its start, on one thread, and no further than its last wanted frame; only wanted frames become
-RGB. Frames are known by number, not by time, so a variable frame rate needs no care. One thread, because loading has a
-process per core already, and FFmpeg's frame threads can deadlock when decoding is left early. FFmpeg's own messages
-stay silent, as PyAV keeps them unless `av.logging.set_level` says otherwise: nothing is set here.
+A clip is read once and decoded from its start, on one thread, and no further than its last wanted frame; of MPEG-4,
+only what the wanted frames need is decoded (`video/needed.py`). Frames are known by number, not by time, so a variable
+frame rate needs no care. One thread, because loading has a process per core already, and FFmpeg's frame threads can
+deadlock when decoding is left early. FFmpeg's own messages stay silent, as PyAV keeps them unless
+`av.logging.set_level` says otherwise: nothing is set here.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,10 +25,11 @@ from av.container import InputContainer
 from av.error import ArgumentError, EOFError, ExitError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from common.errors import UserError, reason
+from video import needed
+from video.pixels import Converter, upright
 from video.sampling import BLACK, Sampling
 
 RESIZES = ("crop", "squash")
@@ -47,8 +50,9 @@ FORMATS = (
 
 PROGRESSIVE = (0, 1)
 """FFmpeg's `AVFieldOrder` of a stream whose pictures are whole: unknown and progressive."""
-LONG_SIDE = 8
-"""From this ratio of the sides on, the centre is cut out before it is resized, for memory's sake."""
+HELD_BYTES = 32 * 2**20
+"""Packets of so many bytes are kept while they are counted; a larger file is read a second time to be decoded."""
+_PACKET = 1024  # bytes that a packet takes beside its data
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +76,7 @@ def count_frames(path: str | Path) -> int:
     may come as two packets of one field each are decoded. Raises `UserError`, also if not one frame decodes.
     """
     with _opened(path) as (container, stream):
-        next(_decoded(path, container, stream))
+        next(_decoded(path, _packets(path, container, stream), stream))
     return _count(path)
 
 
@@ -100,19 +104,29 @@ def read_clip(
         raise UserError(f"frame size {size!r}: give whole pixels from 1 to 4096")
     if resize not in RESIZES:
         raise UserError(f"frame resize {resize!r}: allowed are {', '.join(RESIZES)}")
-    count = _count(path)
     held = np.empty(0, dtype=np.int64)
-    for _ in range(2):
-        indices = sampling.indices(count, generator)
-        wanted = np.unique(indices[indices != BLACK])
-        if not np.array_equal(wanted, held):  # in the second round, they may be just those that were read
-            frames, decoded = _read(path, wanted, size, resize, full)
-            held = wanted[: len(frames)]
-        if decoded in (None, count):
-            break
-        count = decoded
-    else:
-        raise UserError(f"{path}: decodes to another number of frames each time; leave this clip out")
+    with ExitStack() as files:
+        container, stream = files.enter_context(_opened(path))
+        count, packets = _promised(path, container, stream)
+        count = count or _count(path)
+        for _ in range(2):
+            indices = sampling.indices(count, generator)
+            wanted = np.unique(indices[indices != BLACK])
+            if not np.array_equal(wanted, held):  # in the second round, they may be just those that were read
+                read = None if packets is None else _read_held(path, packets, stream, wanted, size, resize, full)
+                files.close()
+                if read is None:
+                    container, stream = files.enter_context(_opened(path))
+                    packets = _packets(path, container, stream)
+                    read = _read(path, packets, stream, wanted, size, resize, full)
+                frames, decoded = read
+                held, packets = wanted[: len(frames)], None
+                files.close()
+            if decoded in (None, count):
+                break
+            count = decoded
+        else:
+            raise UserError(f"{path}: decodes to another number of frames each time; leave this clip out")
     if BLACK in indices:
         frames = torch.cat([frames, torch.zeros_like(frames[:1])])
     places = np.where(indices == BLACK, len(wanted), np.searchsorted(wanted, indices))
@@ -125,11 +139,11 @@ def iterate_frames(path: str | Path) -> Iterator[np.ndarray]:
     The file is open until the iterator is used up or closed. Raises `UserError`, at the first frame.
     """
     with _opened(path) as (container, stream):
-        convert = _Converter(path)
+        convert = Converter(path)
         size: tuple[int, ...] = ()
-        for frame in _decoded(path, container, stream):
+        for frame in _decoded(path, _packets(path, container, stream), stream):
             size = size or (frame.width, frame.height)
-            yield np.ascontiguousarray(_upright(convert.rgb(frame, *size), frame))
+            yield np.stack(upright(convert.rgb(frame, *size), frame), axis=-1)
 
 
 def frame_rate(path: str | Path) -> Fraction:
@@ -147,14 +161,30 @@ def frame_rate(path: str | Path) -> Fraction:
 def _count(path: str | Path) -> int:
     """How many frames the packets promise; decoded, if that can't be told from packets."""
     with _opened(path) as (container, stream):
-        if stream.codec_context.field_order in PROGRESSIVE:
-            vp8 = stream.codec_context.name == "vp8"
-            packets = _packets(path, container, stream)
-            count = sum(not packet.is_discard and not (vp8 and _hidden(packet)) for packet in packets)
-            if count:
-                return count
+        if count := _promised(path, container, stream)[0]:
+            return count
     with _opened(path) as (container, stream):
-        return sum(1 for _ in _decoded(path, container, stream))
+        return sum(1 for _ in _decoded(path, _packets(path, container, stream), stream))
+
+
+def _promised(path: str | Path, container: InputContainer, stream: VideoStream) -> tuple[int, list[av.Packet] | None]:
+    """How many frames the packets promise, 0 if that can't be told from packets; and the packets, if few enough bytes.
+
+    A list of a few hundred packets costs less than opening and reading the file a second time to decode it.
+    """
+    if stream.codec_context.field_order not in PROGRESSIVE:
+        return 0, None
+    vp8 = stream.codec_context.name == "vp8"
+    count = size = 0
+    held: list[av.Packet] = []
+    for packet in _packets(path, container, stream):
+        count += not packet.is_discard and not (vp8 and _hidden(packet))
+        size += packet.size + _PACKET
+        if size <= HELD_BYTES:
+            held.append(packet)
+        else:
+            held.clear()
+    return count, held if count and size <= HELD_BYTES else None
 
 
 @contextmanager
@@ -217,11 +247,11 @@ def _packets(path: str | Path, container: InputContainer, stream: VideoStream) -
             return
 
 
-def _decoded(path: str | Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decoded(path: str | Path, packets: Iterable[av.Packet], stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame that decodes, at least one. Packets that don't are passed over, as players do."""
     faults = count = 0
     problem = ""
-    packets = _packets(path, container, stream)
+    packets = iter(packets)
     end = False
     while not end and faults < MAX_FAULTS:
         packet = next(packets, None)
@@ -244,82 +274,50 @@ def _decoded(path: str | Path, container: InputContainer, stream: VideoStream) -
         )
 
 
-def _read(path: str | Path, wanted: np.ndarray, size: int, resize: str, full: bool) -> tuple[torch.Tensor, int | None]:
+def _read(
+    path: str | Path,
+    packets: Iterable[av.Packet],
+    stream: VideoStream,
+    wanted: np.ndarray,
+    size: int,
+    resize: str,
+    full: bool,
+) -> tuple[torch.Tensor, int | None]:
     """Those of the `wanted` frames that exist, and how many frames the clip has (None: not decoded to its end)."""
-    frames = torch.empty((len(wanted), 3, size, size), dtype=torch.uint8)
+    frames = np.empty((len(wanted), 3, size, size), dtype=np.uint8)
     found = count = 0
-    convert = _Converter(path)
-    with _opened(path) as (container, stream):
-        for number, frame in enumerate(_decoded(path, container, stream)):
-            count = number + 1
-            if found == len(wanted) or number != wanted[found]:
-                continue
-            image = np.ascontiguousarray(_upright(convert.square(frame, size, resize), frame))
-            frames[found] = torch.from_numpy(image).permute(2, 0, 1)
-            found += 1
-            if found == len(wanted) and not full:
-                return frames, None
-    return frames[:found], count
+    convert = Converter(path)
+    for number, frame in enumerate(_decoded(path, packets, stream)):
+        count = number + 1
+        if found == len(wanted) or number != wanted[found]:
+            continue
+        frames[found, 0], frames[found, 1], frames[found, 2] = upright(convert.square(frame, size, resize), frame)
+        found += 1
+        if found == len(wanted) and not full:
+            return torch.from_numpy(frames), None
+    return torch.from_numpy(frames[:found]), count
 
 
-class _Converter:
-    """Frames of one clip to RGB arrays; one scaler for all of them, as setting it up costs more than using it."""
+def _read_held(
+    path: str | Path,
+    packets: Sequence[av.Packet],
+    stream: VideoStream,
+    wanted: np.ndarray,
+    size: int,
+    resize: str,
+    full: bool,
+) -> tuple[torch.Tensor, int | None] | None:
+    """`_read` of all packets of a clip, of which only the needed ones are decoded where these can be told.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-        self.scaler = VideoReformatter()
-
-    def rgb(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        """`(height, width, 3)` uint8; transparent parts become white, as in photos."""
-        alpha = any(component.is_alpha for component in frame.format.components)
-        try:
-            image = self.scaler.reformat(
-                frame, width, height, "rgba" if alpha else "rgb24", interpolation=Interpolation.BILINEAR, threads=1
-            ).to_ndarray()
-        except (FFmpegError, ValueError) as error:
-            raise _unreadable(self.path, f"pixels of the kind {frame.format.name}: {_why(error)}") from None
-        if not alpha:
-            return image
-        opacity = image[..., 3:].astype(np.uint16)
-        return ((image[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
-
-    def square(self, frame: VideoFrame, size: int, resize: str) -> np.ndarray:
-        """`(size, size, 3)` uint8, as `read_clip` describes it, not yet upright."""
-        width, height = frame.width, frame.height
-        short = min(width, height)
-        if resize == "squash" or width == height:
-            return self.rgb(frame, size, size)
-        if max(width, height) > LONG_SIDE * short:
-            centre = _centre(self.rgb(frame, width, height), short)
-            return self.rgb(VideoFrame.from_ndarray(np.ascontiguousarray(centre), "rgb24"), size, size)
-        # as much to the left as to the right: a margin of half pixels would move the picture
-        margins = (round((length * size / short - size) / 2) for length in (width, height))
-        return _centre(self.rgb(frame, *(size + 2 * margin for margin in margins)), size)
-
-
-def _centre(image: np.ndarray, side: int) -> np.ndarray:
-    y, x = ((length - side) // 2 for length in image.shape[:2])
-    return image[y : y + side, x : x + side]
-
-
-def _upright(image: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """The image `(H, W, 3)` of a frame as it is to be shown: its display matrix (phones turn and mirror) applied.
-
-    The matrix takes source column p and row q to column a·p + c·q and row b·p + d·q (FFmpeg's libavutil/display.h);
-    angles between the quarters are taken for the nearest. `VideoFrame.rotation` alone can't tell a mirrored clip.
+    None if not as many frames came out as should have: then it takes the whole clip to tell which frame is which.
     """
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV knows no name for some other data beside this frame
-        return np.rot90(image, round(frame.rotation / 90))  # both counter-clockwise
-    if matrix is None:
-        return image
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        image, a, d = image.transpose(1, 0, 2), c, b
-    if a < 0:
-        image = image[:, ::-1]
-    return image[::-1] if d < 0 else image
+    if full or stream.codec_context.name != needed.CODEC:
+        return _read(path, packets, stream, wanted, size, resize, full)
+    if (plan := needed.needed_packets(packets, stream, wanted.tolist())) is None:
+        return None
+    kept, numbers = plan
+    frames, decoded = _read(path, kept, stream, np.searchsorted(numbers, wanted), size, resize, True)
+    return (frames, None) if decoded == len(kept) else None
 
 
 def _hidden(packet: av.Packet) -> bool:
