@@ -95,7 +95,9 @@ def test_what_cannot_be_told_is_decoded_whole(tmp_path, decoded):
     path = write_moving(tmp_path / "clip.avi", 300, 0)
     packets, stream = packets_of(path)
     assert needed.needed_packets(packets[1:], stream, [0]) is None
-    assert needed.needed_packets([*packets, av.Packet(needed._PICTURE + b"\x50\0")], stream, [0]) is None
+    nothing_new = needed._PICTURE + b"\x50\0"  # "not coded": decodes to no frame, however much stands before it
+    for prefix in (b"", b"\0\0\1\xb2" + b"x" * 40):
+        assert needed.needed_packets([*packets, av.Packet(prefix + nothing_new)], stream, [0]) is None
     assert needed.needed_packets([*packets, av.Packet(b"\0" * 40)], stream, [0]) is None
 
 
@@ -108,6 +110,23 @@ def test_a_needed_picture_that_does_not_decode_shows(tmp_path, decoded):
     clip = read_clip(path, Sampling(kind="stride", frames=5, stride=10), size=32)
     whole = read_clip(path, Sampling(kind="stride", frames=5, stride=10), size=32, full=True)
     assert len(clip.frames) == 5 and (clip.indices == whole.indices).all() and (clip.frames == whole.frames).all()
+
+
+def test_a_damaged_picture_is_mended_as_in_the_whole_clip(tmp_path, decoded):
+    """A decoder fills what is missing from whatever it decoded before, even of a picture that stands alone."""
+    chance = np.random.default_rng(0)
+    for kind in ("every I", "short", "long"):
+        parts = write_moving(tmp_path / "clip.avi", *KINDS[kind]).read_bytes().split(needed._PICTURE)
+        for number in (6, 24, 48):
+            broken = bytearray(parts[1 + number])
+            broken[len(broken) // 3 : len(broken) // 3 + 8] = chance.bytes(8)
+            (tmp_path / "broken.avi").write_bytes(
+                needed._PICTURE.join([*parts[: 1 + number], bytes(broken), *parts[2 + number :]])
+            )
+            sampling = Sampling(kind="stride", frames=25, stride=6)
+            clip, whole = (read_clip(tmp_path / "broken.avi", sampling, size=32, full=full) for full in (False, True))
+            assert (clip.indices == whole.indices).all() and (clip.frames == whole.frames).all()
+    assert len(decoded) > 18  # those damaged were decoded again, whole
 
 
 def test_packed_real_clips(real_data, decoded):

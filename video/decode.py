@@ -117,8 +117,8 @@ def read_clip(
                 files.close()
                 if read is None:
                     container, stream = files.enter_context(_opened(path))
-                    packets = _packets(path, container, stream)
-                    read = _read(path, packets, stream, wanted, size, resize, full)
+                    whole = _decoded(path, _packets(path, container, stream), stream)
+                    read = _read(whole, path, wanted, size, resize, full)
                 frames, decoded = read
                 held, packets = wanted[: len(frames)], None
                 files.close()
@@ -275,9 +275,8 @@ def _decoded(path: str | Path, packets: Iterable[av.Packet], stream: VideoStream
 
 
 def _read(
+    decoded: Iterable[VideoFrame],
     path: str | Path,
-    packets: Iterable[av.Packet],
-    stream: VideoStream,
     wanted: np.ndarray,
     size: int,
     resize: str,
@@ -287,7 +286,7 @@ def _read(
     frames = np.empty((len(wanted), 3, size, size), dtype=np.uint8)
     found = count = 0
     convert = Converter(path)
-    for number, frame in enumerate(_decoded(path, packets, stream)):
+    for number, frame in enumerate(decoded):
         count = number + 1
         if found == len(wanted) or number != wanted[found]:
             continue
@@ -309,15 +308,34 @@ def _read_held(
 ) -> tuple[torch.Tensor, int | None] | None:
     """`_read` of all packets of a clip, of which only the needed ones are decoded where these can be told.
 
-    None if not as many frames came out as should have: then it takes the whole clip to tell which frame is which.
+    None if one of these is damaged, or not as many frames came out as should have: then it takes the whole clip to tell
+    which frame is which, and a damaged one is mended from others, even those that it does not need.
     """
     if full or stream.codec_context.name != needed.CODEC:
-        return _read(path, packets, stream, wanted, size, resize, full)
+        return _read(_decoded(path, packets, stream), path, wanted, size, resize, full)
     if (plan := needed.needed_packets(packets, stream, wanted.tolist())) is None:
         return None
     kept, numbers = plan
-    frames, decoded = _read(path, kept, stream, np.searchsorted(numbers, wanted), size, resize, True)
+    try:
+        sound = _sound(_decoded(path, kept, stream))
+        frames, decoded = _read(sound, path, np.searchsorted(numbers, wanted), size, resize, True)
+    except _Damaged:
+        return None
     return (frames, None) if decoded == len(kept) else None
+
+
+class _Damaged(Exception):
+    """A picture did not decode as it was encoded."""
+
+
+def _sound(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    try:
+        for frame in frames:
+            if frame.is_corrupt:
+                raise _Damaged
+            yield frame
+    except UserError:  # not one decodes
+        raise _Damaged from None
 
 
 def _hidden(packet: av.Packet) -> bool:

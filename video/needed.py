@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 CODEC = "mpeg4"
 _PICTURE = b"\0\0\1\xb6"  # start code of a picture; the next two bits are its type
 _TYPES = "IPBS"
-_SMALLEST = 12  # bytes; less may be a picture that is not coded but only says "as before", and decodes to nothing
+_SMALLEST = 8  # bytes of a picture; less may be one that is not coded but only says "as before", and decodes to nothing
 
 
 def needed_packets(
@@ -34,7 +34,7 @@ def needed_packets(
         unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
         packets = [part for packet in (*packets, None) for part in unpack.filter(packet)]
         found = [_pictures(packet) for packet in packets]
-    if not all(len(pictures) == 1 for pictures in found) or min(packet.size for packet in packets) < _SMALLEST:
+    if not all(len(pictures) == 1 and pictures != "?" for pictures in found):
         return None
     shown: list[int] = []  # places of packets, as their frames are shown
     needs: list[list[int]] = []
@@ -58,10 +58,11 @@ def needed_packets(
 
 
 def _pictures(packet: av.Packet) -> str:
-    """The types of the pictures in a packet: "" for none, "P", "PB" where it is packed."""
+    """The types of the pictures in a packet: "" for none, "P", "PB" where it is packed; "?" if it may not be coded."""
     data = bytes(packet)
     types, at = "", data.find(_PICTURE)
     while 0 <= at < len(data) - len(_PICTURE):
-        types += _TYPES[data[at + len(_PICTURE)] >> 6]
-        at = data.find(_PICTURE, at + len(_PICTURE))
+        start, at = at + len(_PICTURE), data.find(_PICTURE, at + len(_PICTURE))
+        whole = (at if at >= 0 else len(data)) - start >= _SMALLEST
+        types += _TYPES[data[start] >> 6] if whole else "?"
     return types
