@@ -92,8 +92,9 @@ def read_clip(
     """The frames of a clip that `sampling` chooses, as squares of `size` pixels.
 
     crop: the largest centre square; squash: the whole frame, its proportions lost. Either is resized by libswscale's
-    bilinear filter, which widens with the reduction (antialiased as Pillow's), in one step with the conversion to RGB:
-    the whole frame is brought to `size` at its shorter side, then its centre is taken. Pixels count as square.
+    bilinear filter, which widens with the reduction (antialiased as Pillow's), in one step with the conversion to RGB.
+    The square is cut before that where it can be (`CUT_FORMATS`, margins of whole colour samples); else the whole frame
+    is brought to `size` at its shorter side, then its centre is taken. Pixels count as square.
 
     If fewer frames decode than the packets promised (a damaged file), the sampling is made again with the true
     number and what is missing is read in a second pass. `full` decodes to the end in any case, so that `Clip.count` is

@@ -16,6 +16,7 @@ from common.images import Preprocessing
 from video.augment import augment_clip
 from video.decode import read_clip
 from video.options import FrameOptions
+from video.pixels import PIXELS
 from video.sampling import Sampling
 
 
@@ -41,7 +42,7 @@ class ClipViews:
     def about(self) -> dict[str, Any]:
         about: dict[str, Any] = {"sampling": asdict(self.sampling), "preprocessing": asdict(self.preprocessing)}
         per = self.per if self.augmentation else "clip"  # of nothing that is varied
-        return about | {"augmentation": list(self.augmentation), "per": per}
+        return about | {"augmentation": list(self.augmentation), "per": per, "pixels": PIXELS}
 
     def load(self, path: str, digest: str, view: int) -> View:
         """→ different frames `(U, 3, S, S)` uint8, the valid part (all), and which of them stand where, `(T,)`."""
