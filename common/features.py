@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 
 from common.encoders import Encoder, fingerprint
 from common.errors import UserError, reason
+from common.folding import folded
 from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
 from common.symmetry import symmetries
 
@@ -222,7 +223,7 @@ def cached_features(
     return FeatureStore(directory)
 
 
-@torch.no_grad()  # not inference_mode: the encoder is moved in here, and its later stages may be trained
+@torch.no_grad()
 def _extract(
     encoder: Encoder,
     rows: Sequence[Row],
@@ -238,7 +239,7 @@ def _extract(
     workers: int,
 ) -> None:
     device = accelerator.device
-    encoder = encoder.to(device, memory_format=torch.channels_last).eval()
+    encoder = folded(encoder).to(device, memory_format=torch.channels_last)
     lower = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     loader = DataLoader(
         _ViewDataset(paths, rows, source),
