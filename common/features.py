@@ -27,17 +27,15 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from common.encoders import Encoder, fingerprint
+from common.encoding import encode_batches
 from common.errors import UserError, reason
-from common.folding import folded
-from common.images import Preprocessing, augment, normalise, read_image, seeded, to_tensor
+from common.images import Preprocessing, augment, read_image, seeded, to_tensor
 from common.symmetry import symmetries
 
-_STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SHARD_BYTES = 64 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
 
 Row = tuple[str, int]  # hash of a file's bytes, view (0: the plain one)
@@ -239,8 +237,6 @@ def _extract(
     workers: int,
 ) -> None:
     device = accelerator.device
-    encoder = folded(encoder).to(device, memory_format=torch.channels_last)
-    lower = torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
     loader = DataLoader(
         _ViewDataset(paths, rows, source),
         batch_size=max(1, batch_size // source.frames),
@@ -254,18 +250,19 @@ def _extract(
         desc=f"features of {encoder.name}",
         disable=None if accelerator.is_main_process else True,
     )
+    encoded = encode_batches(
+        encoder,
+        loader,
+        preprocessing=preprocessing,
+        device=device,
+        precision=precision,
+        pool=pool,
+        batch_size=batch_size,
+    )
     held: list[tuple[torch.Tensor, torch.Tensor, list[int]]] = []
     start = done = size = 0
-    for pixels, valid, places, lengths in loader:
-        grids = []
-        for part in pixels.split(batch_size):
-            part = part.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-            with lower:
-                grid = encoder.frozen_features(normalise(part, preprocessing))
-            if pool is not None and encoder.frozen_part == "all":
-                grid = adaptive_avg_pool2d(grid.float(), pool).flatten(1)
-            grids.append(grid.to(_STORED[precision]).cpu())
-        grid = torch.cat(grids) if places is None else torch.cat(grids)[places]
+    for grid, (valid, places, lengths) in encoded:
+        grid = grid if places is None else grid[places]
         if not torch.isfinite(grid).all():
             raise UserError(
                 f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
@@ -280,15 +277,15 @@ def _extract(
     bar.close()
 
 
-def _collate(views: Sequence[View]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, list[int]]:
-    """Squares of all rows one after another, valid parts, where each wanted square is (None: all in order), lengths."""
+def _collate(views: Sequence[View]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]]:
+    """Squares of all rows one after another; valid parts, where each wanted square is (None: all in order), lengths."""
     pixels = torch.cat([pixels for pixels, _, _ in views])
     valid = torch.stack([valid for _, valid, _ in views])
     if views[0][2] is None:
-        return pixels, valid, None, [1] * len(views)
+        return pixels, (valid, None, [1] * len(views))
     firsts = np.cumsum([0] + [len(squares) for squares, _, _ in views[:-1]])
     places = torch.cat([places + int(first) for first, (_, _, places) in zip(firsts, views, strict=True)])
-    return pixels, valid, places, [len(places) for _, _, places in views]
+    return pixels, (valid, places, [len(places) for _, _, places in views])
 
 
 def _write_shard(
