@@ -34,7 +34,7 @@ def encode_batches(
     """Batches of squares `(U, 3, S, S)` uint8, each with whatever belongs to it → their features on the CPU, in order.
 
     Features are `Encoder.frozen_features` in the kind that `precision` stores; with `pool`, of a wholly frozen encoder,
-    averages over pool × pool parts of the grid, `(U, C·pool²)`. The encoder sees at most `batch_size` squares at a time.
+    averages over pool × pool parts of the grid, `(U, C·pool²)`. The encoder sees at most `batch_size` squares at once.
 
     On a CPU, each core works on squares of its own: sharing those of one batch, they would wait for the slowest at
     every layer, and for ever so long where the loader's processes need them too. On a GPU, the next squares are on

@@ -13,6 +13,7 @@ interrupted extraction goes on where it stopped.
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -33,10 +34,11 @@ from tqdm.auto import tqdm
 from common.encoders import Encoder, fingerprint
 from common.encoding import encode_batches
 from common.errors import UserError, reason
+from common.folding import folds
 from common.images import Preprocessing, augment, read_image, seeded, to_tensor
 from common.symmetry import symmetries
 
-_SHARD_BYTES = 64 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
+_SHARD_BYTES = 16 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
 
 Row = tuple[str, int]  # hash of a file's bytes, view (0: the plain one)
 
@@ -184,6 +186,8 @@ def cached_features(
     about |= source.about | ({} if views > 1 else {"augmentation": []})
     if pool is not None and encoder.frozen_part == "all":
         about["pool"] = pool
+    if folds(encoder):
+        about["batch_norm"] = "folded"
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     name = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)[:40]
     directory = cache / "features" / f"{name}-{key}"
@@ -263,7 +267,7 @@ def _extract(
     start = done = size = 0
     for grid, (valid, places, lengths) in encoded:
         grid = grid if places is None else grid[places]
-        if not torch.isfinite(grid).all():
+        if not all(map(math.isfinite, torch.stack(torch.aminmax(grid)).tolist())):  # one pass; not a number shows, too
             raise UserError(
                 f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
                 f"or other --weights"

@@ -22,11 +22,25 @@ def folded(encoder: Encoder) -> Encoder:
     is; of a `transformers` model nobody promises that, so it is only copied.
     """
     encoder = copy.deepcopy(encoder).eval()
-    if encoder.config.get("transformers"):
-        return encoder
-    for parent in list(encoder.modules()):
-        for (first, convolution), (second, norm) in pairwise(list(parent.named_children())):
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNorm):
-                setattr(parent, first, fuse_conv_bn_eval(convolution, norm))
-                setattr(parent, second, nn.Identity())
+    for parent, first, second in _pairs(encoder):
+        setattr(parent, first, fuse_conv_bn_eval(getattr(parent, first), getattr(parent, second)))
+        setattr(parent, second, nn.Identity())
     return encoder
+
+
+def folds(encoder: Encoder) -> bool:
+    """Whether there is anything to fold. Random deep networks amplify rounding, so features kept before are not mixed
+    with those of a folded copy: this is part of their key."""
+    return bool(_pairs(encoder))
+
+
+def _pairs(encoder: Encoder) -> list[tuple[nn.Module, str, str]]:
+    """Each convolution with a BatchNorm behind it: the module they are in, and their names there."""
+    if encoder.config.get("transformers"):
+        return []
+    return [
+        (parent, first, second)
+        for parent in encoder.modules()
+        for (first, convolution), (second, norm) in pairwise(list(parent.named_children()))
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNorm)
+    ]

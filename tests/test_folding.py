@@ -7,7 +7,7 @@ from torch import nn
 
 from common import zoo
 from common.encoders import BatchNorm, build_encoder
-from common.folding import folded
+from common.folding import folded, folds
 
 
 def settled(name: str, **options):
@@ -43,3 +43,8 @@ def test_the_frozen_part_of_what_is_trained():
     expected = encoder.frozen_features(pixels(64))
     torch.testing.assert_close(folded(encoder).frozen_features(pixels(64)), expected, rtol=1e-4, atol=1e-4)
     assert encoder.training and any(module.training for module in encoder.modules() if isinstance(module, BatchNorm))
+
+
+def test_what_there_is_to_fold():
+    assert folds(build_encoder("mobilenet_v2")) and not folds(build_encoder("alexnet"))
+    assert not folds(folded(build_encoder("mobilenet_v2")))
