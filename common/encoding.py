@@ -30,6 +30,7 @@ def encode_batches(
     precision: str = "fp16",
     pool: int | None = None,
     batch_size: int = 32,
+    compiled: bool = False,
 ) -> Iterator[tuple[torch.Tensor, Any]]:
     """Batches of squares `(U, 3, S, S)` uint8, each with whatever belongs to it → their features on the CPU, in order.
 
@@ -38,9 +39,11 @@ def encode_batches(
 
     On a CPU, each core works on squares of its own: sharing those of one batch, they would wait for the slowest at
     every layer, and for ever so long where the loader's processes need them too. On a GPU, the next squares are on
-    their way while the last ones' features come back.
+    their way while the last ones' features come back. `compiled`: by `torch.compile`, which takes a minute at first and
+    needs a C++ compiler on a CPU; every part then has as many squares, for each number would be compiled anew.
     """
     fast = folded(encoder).to(device, memory_format=torch.channels_last)
+    features = torch.compile(fast.frozen_features, dynamic=False) if compiled else fast.frozen_features
     pooled = pool is not None and encoder.frozen_part == "all"
     cores = torch.get_num_threads()
     workers, size = 2, batch_size
@@ -49,9 +52,12 @@ def encode_batches(
         size = min(batch_size, _PART * (cores // workers))
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
+        count = len(pixels)
         pixels = normalise(pixels.to(device, non_blocking=True), preprocessing)
+        if compiled and count < size:
+            pixels = torch.cat([pixels, pixels[:1].expand(size - count, -1, -1, -1)])
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            grid = fast.frozen_features(pixels)
+            grid = features(pixels)[:count]
         if pooled:
             grid = adaptive_avg_pool2d(grid.float(), pool).flatten(1)
         return grid.to(STORED[precision]).cpu()

@@ -83,7 +83,7 @@ class PhotoViews:
         return pixels.unsqueeze(0), valid, None
 
 
-class _ViewDataset(Dataset):
+class ViewDataset(Dataset):
     """Views of files, one by one."""
 
     def __init__(self, paths: Sequence[str], rows: Sequence[Row], source: ViewSource) -> None:
@@ -242,9 +242,9 @@ def _extract(
 ) -> None:
     device = accelerator.device
     loader = DataLoader(
-        _ViewDataset(paths, rows, source),
+        ViewDataset(paths, rows, source),
         batch_size=max(1, batch_size // source.frames),
-        collate_fn=_collate,
+        collate_fn=collate_views,
         num_workers=min(workers, len(rows)),
         pin_memory=device.type == "cuda",
     )
@@ -281,7 +281,7 @@ def _extract(
     bar.close()
 
 
-def _collate(views: Sequence[View]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]]:
+def collate_views(views: Sequence[View]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]]:
     """Squares of all rows one after another; valid parts, where each wanted square is (None: all in order), lengths."""
     pixels = torch.cat([pixels for pixels, _, _ in views])
     valid = torch.stack([valid for _, valid, _ in views])

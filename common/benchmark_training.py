@@ -1,0 +1,88 @@
+"""The benchmark's part about training: the shared loop beside the one that one would write by hand.
+
+Belongs here: any model and any `BatchSource`. Which these are is for the tasks' benchmarks to say.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from common.batches import BatchSource, plan_epoch, steps_per_epoch, train_batches
+from common.benchmark import Bench, Measured, ratio, side_by_side
+from common.options import TrainingOptions
+from common.training import make_accelerator, make_optimizer, make_schedule, train_one_epoch
+
+_CLIP = 5.0
+_RATE = 1e-3
+
+
+def step(bench: Bench, make_model: Callable[[], nn.Module], source: BatchSource, *, batch_size: int) -> Measured:
+    """An epoch of the shared loop, and the same batches through a loop of a dozen lines, by the step."""
+    options = TrainingOptions(batch_size=batch_size, learning_rate=_RATE, clip=_CLIP, epochs=100)
+    ours = one_epoch(make_model(), source, options)
+    theirs = _by_hand(make_model(), source, batch_size)
+    steps = steps_per_epoch(len(source), batch_size)
+    found = side_by_side(
+        {"a loop written by hand": theirs, "the shared loop": ours}, 2 * bench.options.repeats, units=steps, unit="step"
+    )
+    by_hand, shared = found.values()
+    figure = ratio("a step of the shared loop, of one written by hand", shared, by_hand, aim=1.10)
+    return Measured(sides=[by_hand, shared], figures=[figure])
+
+
+def one_epoch(model: nn.Module, source: BatchSource, options: TrainingOptions, *, workers: int = 0) -> Callable:
+    """A function that trains one more epoch, as `common.training.fit` does."""
+    accelerator = make_accelerator(SimpleNamespace(precision=options.precision, tracker="none"))
+    raw = make_optimizer(model, options)
+    schedule = make_schedule(raw, options, steps=steps_per_epoch(len(source), options.batch_size))
+    wrapped, optimizer = accelerator.prepare(model, raw)
+    epochs = iter(range(1, options.epochs + 1))
+
+    def train() -> None:
+        batches = train_batches(
+            source,
+            batch_size=options.batch_size,
+            accumulation=1,
+            seed=0,
+            epoch=next(epochs),
+            rank=0,
+            world=1,
+            workers=workers,
+        )
+        train_one_epoch(
+            wrapped,
+            batches,
+            optimizer=optimizer,
+            schedule=schedule,
+            averaged=None,
+            options=options,
+            accelerator=accelerator,
+            bar=tqdm(disable=True),
+        )
+
+    return train
+
+
+def _by_hand(model: nn.Module, source: BatchSource, batch_size: int) -> Callable:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=_RATE, weight_decay=1e-2)
+    epochs = iter(range(1, 1000))
+
+    def train() -> None:
+        plan = plan_epoch(len(source), batch_size, seed=0, epoch=next(epochs))
+        plan = [[(int(item), 0) for item in batch] for batch in plan]
+        for batch in DataLoader(source, batch_sampler=plan, collate_fn=lambda batch: batch):
+            inputs = {name: tensor.to(device) for name, tensor in batch["inputs"].items()}
+            loss = cross_entropy(model(**inputs).logits, batch["labels"].to(device))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return train

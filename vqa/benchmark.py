@@ -1,0 +1,198 @@
+"""The benchmark's parts about photos and questions: extraction, the cache, the training step, memory, two processes.
+
+Belongs here: photos found or made, and the model that is trained. The clock is `common/benchmark.py`'s.
+"""
+
+import functools
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import Accelerator
+
+from common.benchmark import Bench, Figure, Measured, Part, Side, child, ratio, side_by_side
+from common.benchmark_encoding import epoch_of_features, extraction, make_encoder
+from common.benchmark_training import one_epoch, step
+from common.encoders import Encoder
+from common.features import PhotoViews, cached_features
+from common.images import content_hash
+from common.options import TrainingOptions
+from common.photos import walk_files
+from vqa.answers import AnswerVocabulary
+from vqa.batches import QuestionBatches
+from vqa.data import load_rows
+from vqa.model import VqaConfig, VqaModel
+from vqa.processor import VqaProcessor
+from vqa.shapes import write_shapes
+from vqa.text import QuestionProcessor
+
+_PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
+_BATCH = 16
+
+
+def photo_extraction(bench: Bench) -> Measured:
+    """Part b for photos."""
+    encoder, source = _photo_source(bench)
+    return extraction(bench, encoder, source, _photo_files(bench), kind="photos")
+
+
+def cached_epochs(bench: Bench) -> Measured:
+    """Part c: features from the cache and encoded again, then whole epochs of training on either."""
+    encoder, source = _photo_source(bench)
+    files = _photo_files(bench)
+    measured = epoch_of_features(bench, encoder, source, files, kind="photos")
+    kept, again = (_questions(bench, encoder, source, cached=cached) for cached in (True, False))
+    options = TrainingOptions(batch_size=_BATCH, epochs=100)
+    epochs = {
+        "an epoch of training, from the cache": one_epoch(kept[0](), kept[1], options),
+        "an epoch of training, encoding again": one_epoch(again[0](), again[1], options, workers=bench.cores),
+    }
+    few = max(1, bench.options.repeats // 2)
+    sides = side_by_side(epochs, few, units=kept[1].samples, unit="question")
+    measured.sides += sides.values()
+    cached, encoded = sides.values()
+    measured.figures.append(ratio("an epoch of training that encodes again, of one from the cache", encoded, cached))
+    return measured
+
+
+def training_step(bench: Bench) -> Measured:
+    """Part d."""
+    encoder, source = _photo_source(bench)
+    make_model, batches = _questions(bench, encoder, source, cached=True)
+    return step(bench, make_model, batches, batch_size=_BATCH)
+
+
+def memory(bench: Bench) -> Measured:
+    """Part e: extraction and an epoch of training in a process of its own, on some scenes and on 10 times as many."""
+    counts = (bench.options.photos, 10 * bench.options.photos)
+    found = {count: _train(bench, scenes=count, epochs=1)[0] for count in counts}
+    small, large = found.values()
+    measured = Measured(
+        sides=[
+            Side(name=f"{count} photos: extraction and an epoch", seconds=[told["seconds"]], core_seconds=[0.0])
+            for count, told in found.items()
+        ]
+    )
+    figures = {
+        "own": ("most memory of its own at 10 × the photos", 1.10),
+        "worker": ("most memory of a loading process at 10 × the photos", 1.10),
+        "peak": ("the same with the pages of the cache that are mapped, which the system takes back", None),
+    }
+    for name, (what, aim) in figures.items():
+        if small[name]:
+            measured.figures.append(Figure(what=what, value=large[name] / small[name], aim=aim))
+    mib = {count: {name: round(told[name] / 2**20) for name in figures} for count, told in found.items()}
+    measured.notes.append(
+        "; ".join(f"{count} photos: {m['own']} MiB of its own, {m['peak']} in all" for count, m in mib.items())
+    )
+    return measured
+
+
+def two_processes(bench: Bench) -> Measured:
+    """Part f: the same training in one process and in two: the same losses, dropout 0 and even batches."""
+    told, losses, sides = {}, {}, []
+    for processes in (1, 2):
+        told[processes], run = _train(bench, scenes=128, epochs=3, processes=processes)
+        history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        losses[processes] = [row[name] for row in history for name in ("train_loss", "validation_loss")]
+        seconds = [row["seconds"] for row in history]
+        sides.append(Side(name=f"an epoch, {processes} process(es)", seconds=seconds, core_seconds=[0.0] * 3))
+    apart = max(abs(a - b) / abs(a) for a, b in zip(losses[1], losses[2], strict=True))
+    one, two = sides
+    figures = [
+        Figure(what="losses of 2 processes, from those of one, relative", value=apart, aim=1e-4, unit=""),
+        Figure(
+            what="an epoch of one process, of two",
+            value=statistics.median(one.seconds) / statistics.median(two.seconds),
+        ),
+    ]
+    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(losses[1], losses[2], strict=True))
+    return Measured(sides=sides, figures=figures, notes=[f"losses of one process and of two: {pairs}"])
+
+
+def _train(bench: Bench, *, scenes: int, epochs: int, processes: int = 1) -> tuple[dict[str, Any], Path]:
+    """What `vqa.benchmark_child` told of a training on so many scenes, and its run directory."""
+    data = bench.folder / f"scenes-{scenes}"
+    if not data.exists():
+        write_shapes(data, train=scenes, validation=32, test=8)
+    run = bench.folder / f"run-{scenes}-{processes}"
+    options = bench.options
+    arguments = ["vqa.benchmark_child", "--data", data, "--output", run, "--cache", bench.folder / f"cache-{run.name}"]
+    arguments += ["--encoder", options.encoder, "--weights", options.weights, "--train-encoder", "none"]
+    arguments += ["--image-size", options.image_size, "--epochs", epochs, "--batch-size", _BATCH, "--no-test"]
+    arguments += [part for name in ("question", "cell", "attention") for part in (f"--{name}-dropout", 0)]
+    arguments += ["--dropout", 0, "--segmentation", "syllable", "--workers", 1]
+    threads = max(1, bench.cores // processes)
+    output = child([str(argument) for argument in arguments], processes=processes, threads=threads)
+    told = next(line for line in output.splitlines() if line.startswith("benchmark "))
+    return json.loads(told.removeprefix("benchmark ")), run
+
+
+def _photo_source(bench: Bench) -> tuple[Encoder, PhotoViews]:
+    encoder = make_encoder(bench)
+    return encoder, PhotoViews(preprocessing=replace(encoder.preprocessing, size=bench.options.image_size))
+
+
+def _photo_files(bench: Bench) -> list[tuple[str, str]]:
+    """Photos of --data, evenly spread; of the made shapes, where it has none: paths and hashes."""
+    found = [p for folder in bench.options.data for p in walk_files(folder) if p.lower().endswith(_PHOTOS)]
+    if not found:
+        found = [p for p in walk_files(_shapes(bench)) if p.lower().endswith(_PHOTOS)]
+    count = min(bench.options.photos, len(found))
+    return [(path, content_hash(path)) for path in (found[n * len(found) // count] for n in range(count))]
+
+
+def _shapes(bench: Bench) -> Path:
+    folder = bench.folder / "shapes"
+    if not folder.exists():
+        write_shapes(folder, train=bench.options.photos, validation=1, test=1, size=224)
+    return folder
+
+
+def _questions(bench: Bench, encoder: Encoder, source: PhotoViews, *, cached: bool):
+    """A maker of models and the questions about the made shapes, from the cache or from the photos."""
+    rows, _ = load_rows(str(_shapes(bench) / "train.csv"), cache_directory=bench.folder / "cache")
+    questions = QuestionProcessor.build(rows["question"][:], segmentation="syllable")
+    processor = VqaProcessor(questions, AnswerVocabulary.build(rows["answer"][:]), source.preprocessing)
+    store = _store(bench, encoder, source, rows) if cached else None
+    config = VqaConfig(
+        encoder=encoder.config,
+        preprocessing=vars(source.preprocessing),
+        words=questions.vocab_size,
+        answers=len(processor.answers),
+    )
+    return functools.partial(_model, config, encoder), QuestionBatches(rows, processor, store=store)
+
+
+def _model(config: VqaConfig, encoder: Encoder) -> VqaModel:
+    torch.manual_seed(0)
+    model = VqaModel(config)
+    model.encoder = encoder
+    return model
+
+
+def _store(bench: Bench, encoder: Encoder, source: PhotoViews, rows: datasets.Dataset):
+    photos = dict(zip(rows["image_hash"][:], rows["image"][:], strict=True))
+    return cached_features(
+        encoder,
+        list(photos.values()),
+        list(photos),
+        source=source,
+        preprocessing=source.preprocessing,
+        cache=bench.folder / "cache",
+        accelerator=Accelerator(),
+        workers=bench.cores,
+    )
+
+
+PARTS: dict[str, list[Part]] = {
+    "b": [photo_extraction],
+    "c": [cached_epochs],
+    "d": [training_step],
+    "e": [memory],
+    "f": [two_processes],
+}
