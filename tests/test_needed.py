@@ -1,4 +1,4 @@
-"""Frames of MPEG-4 clips are the same, bit for bit, whether the whole clip is decoded or only what they need."""
+"""Frames of MPEG-4 and H.264 clips are the same, bit for bit, whether all is decoded or only what they need."""
 
 from fractions import Fraction
 
@@ -20,11 +20,11 @@ SAMPLINGS = {
 }
 
 
-def write_moving(path, gop: int, b_pictures: int, count: int = 50):
+def write_moving(path, gop: int, b_pictures: int, count: int = 50, codec: str = "mpeg4"):
     """A bright square that jumps about on noise: no frame is like another, but not so unlike that it becomes an I."""
     noise = np.random.default_rng(0).integers(60, 90, (64, 96, 3)).astype(np.uint8)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25, options={"g": str(gop), "bf": str(b_pictures)})
+        stream = container.add_stream(codec, rate=25, options={"g": str(gop), "bf": str(b_pictures)})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 1_000_000
         stream.codec_context.thread_count = 1
         for number in range(count):
@@ -61,6 +61,51 @@ def test_frames_are_those_of_the_whole_clip(tmp_path, decoded, kind, sampling):
     assert clip.count == whole.count == 50 and (clip.indices == whole.indices).all()
     assert (clip.frames == whole.frames).all()
     assert len(decoded) == 2 and decoded[0] <= decoded[1] == 50
+
+
+h264 = pytest.mark.skipif("libx264" not in av.codecs_available, reason="PyAV was built without an encoder of H.264")
+
+
+@h264
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_of_h264_are_those_of_the_whole_clip(tmp_path, decoded, kind, sampling):
+    path = write_moving(tmp_path / "clip.mp4", *KINDS[kind], codec="libx264")
+    clip, whole = (read_clip(path, SAMPLINGS[sampling], size=32, full=full) for full in (False, True))
+    assert clip.count == whole.count == 50 and (clip.indices == whole.indices).all()
+    assert (clip.frames == whole.frames).all()
+    assert len(decoded) == 2 and decoded[1] == 50 and (decoded[0] < 45 or "B" not in kind or sampling in ("first", "all"))
+
+
+@h264
+def test_damaged_h264_is_decoded_whole(tmp_path, decoded):
+    """Whatever comes of it, no frame is another than that of the whole clip with the same number of frames."""
+    whole_bytes = bytearray(write_moving(tmp_path / "clip.mp4", 12, 2, codec="libx264").read_bytes())
+    chance, tried = np.random.default_rng(0), 0
+    for _ in range(12):
+        broken = bytearray(whole_bytes)
+        place = int(chance.integers(2000, len(broken) - 4000))
+        broken[place : place + 8] = chance.bytes(8)
+        (tmp_path / "broken.mp4").write_bytes(broken)
+        sampling = Sampling(kind="stride", frames=25, stride=6)
+        clip, whole = (read_clip(tmp_path / "broken.mp4", sampling, size=32, full=full) for full in (False, True))
+        if clip.count == whole.count:
+            tried += 1
+            assert (clip.indices == whole.indices).all() and (clip.frames == whole.frames).all()
+    assert tried > 6
+
+
+def test_times_that_tell_no_frame(tmp_path):
+    packets, _ = packets_of(write_moving(tmp_path / "clip.avi", 12, 0, count=5))
+    for number, packet in enumerate(packets):
+        packet.pts = number
+    assert needed.shown_times(packets) == [0, 1, 2, 3, 4]
+    packets[2].pts = 1
+    assert needed.shown_times(packets) is None  # twice
+    packets[2].pts = None
+    assert needed.shown_times(packets) is None
+    packets[2].pts = -1
+    assert needed.shown_times(packets) is None  # shown before the first one
 
 
 def test_what_nobody_needs_is_not_decoded(tmp_path, decoded):

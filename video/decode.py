@@ -4,10 +4,10 @@ Belongs here: opening files, reading packets and decoding them, through PyAV. Do
 (`video/sampling.py`), their pixels (`video/pixels.py`), what is varied in training (`video/augment.py`), and where the
 clips are (`video/data.py`).
 
-A clip is read once and decoded from its start, on one thread, and no further than its last wanted frame; of MPEG-4,
-only what the wanted frames need is decoded (`video/needed.py`). Frames are known by number, not by time, so a variable
-frame rate needs no care. One thread, because loading has a process per core already, and FFmpeg's frame threads can
-deadlock when decoding is left early. FFmpeg's own messages stay silent, as PyAV keeps them unless
+A clip is read once and decoded from its start, on one thread, and no further than its last wanted frame; of MPEG-4 and
+of H.264, only what the wanted frames need is decoded (`video/needed.py`). Frames are known by number, not by time, so a
+variable frame rate needs no care. One thread, because loading has a process per core already, and FFmpeg's frame
+threads can deadlock when decoding is left early. FFmpeg's own messages stay silent, as PyAV keeps them unless
 `av.logging.set_level` says otherwise: nothing is set here.
 """
 
@@ -312,29 +312,48 @@ def _read_held(
     None if one of these is damaged, or not as many frames came out as should have: then it takes the whole clip to tell
     which frame is which, and a damaged one is mended from others, even those that it does not need.
     """
-    if full or stream.codec_context.name != needed.CODEC:
-        return _read(_decoded(path, packets, stream), path, wanted, size, resize, full)
-    if (plan := needed.needed_packets(packets, stream, wanted.tolist())) is None:
-        return None
-    kept, numbers = plan
+    codec = stream.codec_context.name
     try:
+        if full or codec not in (needed.CODEC, needed.SKIPPING):
+            return _read(_decoded(path, packets, stream), path, wanted, size, resize, full)
+        if codec == needed.SKIPPING:
+            if (times := needed.shown_times(packets)) is None:
+                return None
+            shown = [times[number] for number in wanted]
+            chosen = _sound(_decoded(path, _skipping(packets, stream, set(shown)), stream), shown)
+            frames, _ = _read(chosen, path, np.arange(len(wanted)), size, resize, False)
+            return (frames, None) if len(frames) == len(wanted) else None
+        if (plan := needed.needed_packets(packets, stream, wanted.tolist())) is None:
+            return None
+        kept, numbers = plan
         sound = _sound(_decoded(path, kept, stream))
         frames, decoded = _read(sound, path, np.searchsorted(numbers, wanted), size, resize, True)
+        return (frames, None) if decoded == len(kept) else None
     except _Damaged:
         return None
-    return (frames, None) if decoded == len(kept) else None
 
 
 class _Damaged(Exception):
     """A picture did not decode as it was encoded."""
 
 
-def _sound(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+def _skipping(packets: Sequence[av.Packet], stream: VideoStream, shown: set[int]) -> Iterator[av.Packet]:
+    """The packets; before each, the decoder is told whether its frame is wanted even if no other needs it."""
+    for packet in packets:
+        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
+        yield packet
+
+
+def _sound(frames: Iterator[VideoFrame], shown: Sequence[int] | None = None) -> Iterator[VideoFrame]:
+    """The frames, or those with these times in this order. Raises `_Damaged` for one that is, wanted or not."""
+    wanted = None if shown is None else iter(shown)
+    chosen = set(shown or ())
     try:
         for frame in frames:
-            if frame.is_corrupt:
+            if frame.is_corrupt or (frame.pts in chosen and frame.pts != next(wanted, None)):
                 raise _Damaged
-            yield frame
+            if wanted is None or frame.pts in chosen:
+                yield frame
     except UserError:  # not one decodes
         raise _Damaged from None
 

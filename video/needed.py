@@ -1,7 +1,8 @@
-"""Which packets of an MPEG-4 clip the wanted frames need, so that the rest is not even decoded.
+"""Which packets of a clip the wanted frames need, so that the rest is not even decoded.
 
-Belongs here: reading from MPEG-4 part 2's packets (XviD, DivX: UCF101's clips) what each depends on. Decoding is
-`video/decode.py`'s; clips of other codecs it decodes from their start on.
+Belongs here: reading from MPEG-4 part 2's packets (XviD, DivX: UCF101's clips) what each depends on, and of H.264 which
+frame each packet holds: there the decoder itself knows which frames no other needs. Decoding is `video/decode.py`'s;
+clips of other codecs it decodes from their start on.
 
 An I picture stands alone, a P (or S) picture needs the reference (I or P) before it, a B picture the two before it as
 they are stored, which are the ones around it as they are shown. So B pictures that nobody wants and, before an I
@@ -15,6 +16,8 @@ from av.bitstream import BitStreamFilterContext
 from av.video.stream import VideoStream
 
 CODEC = "mpeg4"
+SKIPPING = "h264"
+"""Its decoder can leave out frames that no other needs, told packet by packet."""
 _PICTURE = b"\0\0\1\xb6"  # start code of a picture; the next two bits are its type
 _TYPES = "IPBS"
 _SMALLEST = 8  # bytes of a picture; less may be one that is not coded but only says "as before", and decodes to nothing
@@ -55,6 +58,19 @@ def needed_packets(
         if place in kept:
             kept.update(needs[place])
     return [packets[place] for place in sorted(kept)], [n for n, place in enumerate(shown) if place in kept]
+
+
+def shown_times(packets: Sequence[av.Packet]) -> list[int] | None:
+    """When each frame is shown, in order: the n-th frame of the clip has the n-th time.
+
+    None where that can't be told: times are missing or twice, a packet is not to be shown, or the first frame is not
+    the first stored one, whose neighbours then may not decode.
+    """
+    times = [packet.pts for packet in packets]
+    known = None not in times and len(set(times)) == len(times) and not any(packet.is_discard for packet in packets)
+    if not known or not packets[0].is_keyframe or times[0] != min(times):
+        return None
+    return sorted(times)
 
 
 def _pictures(packet: av.Packet) -> str:
