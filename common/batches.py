@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.errors import UserError
+from common.streams import Stream
 
 Key = tuple[int, int]  # item, and the draw that decides its augmented view (0: the plain one)
 
@@ -45,7 +46,7 @@ def plan_epoch(items: int, batch_size: int, *, seed: int, epoch: int) -> list[np
 
 
 def train_batches(
-    source: BatchSource,
+    source: BatchSource | Stream,
     *,
     batch_size: int,
     accumulation: int,
@@ -57,8 +58,20 @@ def train_batches(
 ) -> Iterator[list[dict[str, Any]]]:
     """For each step of an epoch, this process's share of the batch, in `accumulation` parts.
 
-    Over all processes and parts each item comes exactly once. Raises `UserError` if a part would be empty.
+    Over all processes and parts each item comes exactly once; of a `Stream`, that many steps of it come. Raises
+    `UserError` if a part would be empty.
     """
+    if isinstance(source, Stream):
+        yield from source.batches(
+            batch_size=batch_size,
+            accumulation=accumulation,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world=world,
+            workers=workers,
+        )
+        return
     check_shares(len(source), batch_size, world=world, accumulation=accumulation)
     plan = plan_epoch(len(source), batch_size, seed=seed, epoch=epoch)
     draws = np.random.default_rng([seed, epoch, 1]).integers(1, 2**31, size=len(source))
@@ -84,6 +97,11 @@ def check_shares(items: int, batch_size: int, *, world: int, accumulation: int) 
 
 def steps_per_epoch(items: int, batch_size: int) -> int:
     return math.ceil(items / batch_size)
+
+
+def steps_of(source: BatchSource | Stream, batch_size: int) -> int:
+    """Steps of an epoch."""
+    return source.steps if isinstance(source, Stream) else steps_per_epoch(len(source), batch_size)
 
 
 def evaluation_batches(

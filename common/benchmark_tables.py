@@ -12,15 +12,14 @@ from typing import Any
 from common.errors import UserError
 from common.tables import markdown
 
-TITLES = {
-    "a": "loading clips",
-    "b": "extracting features",
-    "c": "an epoch from the cache",
-    "d": "a training step",
-    "e": "memory",
-    "f": "two processes",
-    "g": "GPU",
-}
+SETS = (  # name, kind, how many, decoding of one beside the measured ones
+    ("report R4, a photo for each of its questions", "photos", 57_331, 1.0),
+    ("UCF101", "clips", 13_320, 1.0),
+    ("Kinetics-400", "clips", 306_245, 1.7),  # 10 s instead of 7, and copies of 340×256 pixels
+)
+FEATURES = 1280 * 7 * 7  # of a square of 224 pixels: MobileNetV2's grid, kept in 2 bytes each
+ASSUMED_RATE = 5_000  # squares a second of MobileNetV2 in bf16, of a GPU that was not measured
+GPU_CORES = 16
 
 
 def show(found: Mapping[str, Any]) -> str:
@@ -35,6 +34,7 @@ def page_tables(found: Mapping[str, Any]) -> dict[str, str]:
         "machine": machine_line(found),
         "aims": aims_table(found["parts"]),
         "times": times_table(found["parts"]),
+        "cost": cost_table(found),
     }
 
 
@@ -103,6 +103,46 @@ def times_table(parts: Mapping[str, Any]) -> str:
             rows.append(row | {"least – most": f"{min(side['seconds']):.3f} – {max(side['seconds']):.3f}"})
     notes = [f"- {name}: {note}" for name, part in parts.items() for note in part["notes"]]
     return "\n".join([markdown(rows), "", *notes]).strip() if rows else "\n".join(notes)
+
+
+def cost_table(found: Mapping[str, Any]) -> str:
+    """What extracting the features of whole data sets costs, from what a square cost here; "" without part b.
+
+    On GPUs decoding and encoding overlap, so the slower of the two is what it takes; `GPU_CORES` processor cores decode
+    for each. A GPU's rate is part g's in bf16, where it was measured, else `ASSUMED_RATE`.
+    """
+    sides = {side["name"]: side for side in found["parts"].get("b", {}).get("sides", ())}
+    figures = {f["what"]: f["value"] for f in found["parts"].get("g", {}).get("figures", ())}
+    rate = figures.get("squares a second, bf16", ASSUMED_RATE)
+    rows = []
+    for name, kind, count, length in SETS:
+        decoding, fp32, bf16 = (
+            sides.get(f"{kind}: {what}")
+            for what in ("decoding alone, one core", "encoding alone, fp32", "encoding alone, bf16")
+        )
+        if not (decoding and fp32 and bf16):
+            return ""
+        squares = count * (found["options"]["frames"] if kind == "clips" else 1)
+        hours = [squares * _core_seconds(side) / 3600 for side in (decoding, fp32, bf16)]
+        hours[0] *= length
+        row = {"set": name, "squares": f"{squares:,}", "decoding, core-hours": f"{hours[0]:,.1f}"}
+        row |= {"encoding in fp32, core-hours": f"{hours[1]:,.1f}", "in bf16": f"{hours[2]:,.1f}"}
+        row |= {"features, GB": f"{squares * FEATURES * 2 / 1e9:,.1f}"}
+        for gpus in (1, 8, 64):
+            encoding, loading = squares / rate / gpus / 3600, hours[0] / GPU_CORES / gpus
+            row[f"{gpus} GPU{'s' * (gpus > 1)}"] = f"{_time(max(encoding, loading))} ({_time(loading)} decoding)"
+        rows.append(row)
+    source = "measured" if "squares a second, bf16" in figures else "assumed, not measured"
+    note = f"A GPU encodes {rate:,.0f} squares a second ({source}); {GPU_CORES} cores decode for each."
+    return f"{markdown(rows)}\n\n{note}"
+
+
+def _core_seconds(side: Mapping[str, Any]) -> float:
+    return statistics.median(side["core_seconds"]) / side["units"]
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def _figure(value: float, unit: str) -> str:

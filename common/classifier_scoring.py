@@ -75,6 +75,7 @@ def photo_features(
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
+        compiled=options.feature_compile,
         views=views,
         pool=model.pool,
         workers=options.workers,

@@ -172,15 +172,17 @@ def cached_features(
     precision: str = "fp16",
     views: int = 1,
     pool: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    compiled: bool = False,
     workers: int = 2,
 ) -> FeatureStore:
     """The features of these files, computing those that the cache lacks: shared over processes, with a progress bar.
 
     `hashes` are of the files' bytes. `precision` is fp32, fp16 (computed in fp32, stored in fp16) or bf16. Of what an
     encoder trains in part, these are the features that `Encoder.finish` takes; of one that is wholly frozen the grids,
-    or with `pool` their averages over pool × pool parts, `(C·pool²,)`. The encoder sees `batch_size` squares at a time.
-    Raises `UserError` for a file that cannot be read.
+    or with `pool` their averages over pool × pool parts, `(C·pool²,)`. The encoder sees `batch_size` squares at a time
+    (default 32, on a GPU 128), those of several clips together; `compiled` by `torch.compile`.
+    Raises `UserError` for a file that cannot be read, and for a cache that other machines' processes do not share.
     """
     about = {"encoder": encoder.name, "weights_and_architecture": fingerprint(encoder), "precision": precision}
     about |= source.about | ({} if views > 1 else {"augmentation": []})
@@ -188,6 +190,8 @@ def cached_features(
         about["pool"] = pool
     if folds(encoder):
         about["batch_norm"] = "folded"
+    if compiled:
+        about["compiled"] = True
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     name = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)[:40]
     directory = cache / "features" / f"{name}-{key}"
@@ -218,11 +222,18 @@ def cached_features(
                 accelerator=accelerator,
                 precision=precision,
                 pool=pool,
-                batch_size=batch_size,
+                batch_size=batch_size or (128 if accelerator.device.type == "cuda" else 32),
+                compiled=compiled,
                 workers=workers,
             )
         accelerator.wait_for_everyone()
-    return FeatureStore(directory)
+    store = FeatureStore(directory)
+    if lacking := sum(row not in store for row in wanted):
+        raise UserError(
+            f"--cache {cache}: {lacking:,} of {len(wanted):,} features that other processes wrote are not there; "
+            "several machines need one folder that all of them see"
+        )
+    return store
 
 
 @torch.no_grad()
@@ -238,6 +249,7 @@ def _extract(
     precision: str,
     pool: int | None,
     batch_size: int,
+    compiled: bool,
     workers: int,
 ) -> None:
     device = accelerator.device
@@ -262,6 +274,7 @@ def _extract(
         precision=precision,
         pool=pool,
         batch_size=batch_size,
+        compiled=compiled,
     )
     held: list[tuple[torch.Tensor, torch.Tensor, list[int]]] = []
     start = done = size = 0

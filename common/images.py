@@ -5,6 +5,7 @@ are and what they mean (the tasks' data modules), nor video frames' decoding.
 """
 
 import hashlib
+import io
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -73,13 +74,22 @@ def read_image(path: str | Path, *, shrink_to: int | None = None, max_pixels: in
     path = Path(path)
     if not path.is_file():  # also keeps us from waiting for ever on a pipe
         raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such image file"))
+    return _read(path, str(path), path.stat().st_size, shrink_to, max_pixels)
+
+
+def image_from_bytes(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As `read_image`, of a photo that is no file; `name` is how messages call it."""
+    return _read(io.BytesIO(content), name, len(content), None, max_pixels)
+
+
+def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | None, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures and of odd metadata: size is ours to judge, and metadata spoils no pixel.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 if not 0 < image.width * image.height <= max_pixels:
-                    raise UserError(f"{path}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
+                    raise UserError(f"{name}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
                 if shrink_to is not None:
                     image.draft(None, (shrink_to, shrink_to))  # does nothing unless it is a JPEG
                 image.load()
@@ -87,13 +97,12 @@ def read_image(path: str | Path, *, shrink_to: int | None = None, max_pixels: in
     except UserError:
         raise
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else f"not an image of a known kind: {', '.join(FORMATS)}"
+        reason = "the file is empty" if not length else f"not an image of a known kind: {', '.join(FORMATS)}"
     except Image.DecompressionBombError:
         reason = f"too many pixels; at most {max_pixels:,} are read"
     except Exception as error:  # on damaged bytes a decoder raises nearly anything (struct.error, IndexError, ...)
         reason = " ".join(str(error).split()) or type(error).__name__
-    raise UserError(f"{path}: cannot be read as an image ({reason})")
+    raise UserError(f"{name}: cannot be read as an image ({reason})")
 
 
 Box = tuple[float, float, float, float]

@@ -66,6 +66,41 @@ class DataOptions:
 
 
 @options
+class StreamOptions:
+    """streaming (common/streams)"""
+
+    streaming: str | None = None
+    """training rows that are read as they come, without an index of all: files (a pattern such as 'train-*.tar'), a
+    folder of them, or a Hub id; --data then holds validation and test"""
+    stream_steps: Count | None = None
+    """steps of --streaming that count as an epoch; the next one goes on from there"""
+    shuffle_buffer: Count = 1000
+    """rows of --streaming that are held, to be mixed"""
+
+    def __post_init__(self) -> None:
+        data = getattr(self, "data", None)
+        if self.streaming is None:
+            if self.stream_steps is not None:
+                raise UserError("--stream-steps is of --streaming: give both")
+            return
+        if self.stream_steps is None:
+            raise UserError(
+                "--streaming: nobody knows how many rows there are; give the steps of an epoch, --stream-steps"
+            )
+        if data is None:
+            raise UserError("--streaming gives the training rows alone: add --data, the folder of validation and test")
+        if self.limit is not None or self.score_train:
+            raise UserError("--streaming: --limit and --score-train need an index of all rows; leave them out")
+        if self.augment or self.views > 1:
+            raise UserError("--streaming shows each row as it is: leave --augment and --views out")
+        if self.weights == "none" and self.train_encoder == "none" and not self.encoder.startswith("hf:"):
+            raise UserError(
+                "--streaming with a random encoder that stays frozen: its BatchNorm needs the statistics of training "
+                "images; give --weights, or train it (--train-encoder all)"
+            )
+
+
+@options
 class EncoderOptions:
     """image encoder (common/encoders)"""
 
@@ -96,6 +131,9 @@ class EncoderOptions:
     augment and trained stages: each epoch makes new views, and nothing is cached"""
     feature_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """frozen features: fp32; fp16 (computed in fp32, stored in half the space); bf16 (computed so too: faster)"""
+    feature_compile: bool = False
+    """compile what computes them (torch.compile): a minute at first, so for many thousand photos, on a GPU above all;
+    on a CPU it needs a C++ compiler"""
 
     def __post_init__(self) -> None:
         from common.zoo import check_encoder_name

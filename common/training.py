@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list, gather_object, send_to_device, set_seed
+from accelerate.utils import DistributedType, broadcast, broadcast_object_list, gather_object, send_to_device, set_seed
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,11 +29,14 @@ from tqdm.auto import tqdm
 from transformers import get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
-from common.batches import BatchSource, evaluation_batches, steps_per_epoch, train_batches
+from common.batches import BatchSource, evaluation_batches, steps_of, train_batches
 from common.checkpoints import load_state, save_state, whole_directory, write_directory
 from common.errors import UserError
 from common.options import CHECKPOINTS, TrainingOptions
+from common.streams import Stream
 
+_SHARED_OUT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways of sharing the work in which no process has the whole model, as checkpoints and scoring expect it."""
 _MASKED = -1  # label of a sample whose class is not in the vocabulary: no loss, never right
 
 
@@ -79,19 +82,25 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
             raise UserError("--tracker tensorboard needs TensorBoard: pip install tensorboard")
     disable_progress_bar()  # transformers' own, one per saved checkpoint
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=options.precision,
             log_with=None if options.tracker == "none" else options.tracker,
             project_dir=project,
         )
     except (ValueError, ImportError) as error:
         raise UserError(f"--precision {options.precision}: {error}") from None
+    if accelerator.distributed_type in _SHARED_OUT:
+        raise UserError(
+            f"Accelerate is set to {accelerator.distributed_type.value}, which shares a model's weights out; here each "
+            "process holds them all: use configs/accelerate/several_gpus.yaml"
+        )
+    return accelerator
 
 
 def fit(
     model: nn.Module,
     *,
-    train: BatchSource,
+    train: BatchSource | Stream,
     validation: BatchSource,
     options: TrainingOptions,
     seed: int,
@@ -110,7 +119,7 @@ def fit(
     its output's `auxiliary_logits` with the batch's `auxiliary_labels`.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
-    steps = steps_per_epoch(len(train), options.batch_size)
+    steps = steps_of(train, options.batch_size)
     raw = make_optimizer(model, options)
     schedule = make_schedule(raw, options, steps=steps)
     progress = Progress()
@@ -216,10 +225,10 @@ def train_one_epoch(
     model.train()
     total = torch.zeros(3, device=accelerator.device)  # summed loss, right, samples
     for parts in batches:
-        counts = torch.tensor(
-            [sum(int((part["labels"] != _MASKED).sum()) for part in parts)], device=accelerator.device
-        )
-        samples = max(1, int(accelerator.reduce(counts, "sum") if accelerator.num_processes > 1 else counts))
+        samples = sum(int((part["labels"] != _MASKED).sum()) for part in parts)
+        if accelerator.num_processes > 1:  # alone, no GPU has to be waited for to know it
+            samples = int(accelerator.reduce(torch.tensor([samples], device=accelerator.device), "sum"))
+        samples = max(1, samples)
         for place, part in enumerate(parts):
             part = send_to_device(part, accelerator.device, non_blocking=True)
             waits = accelerator.no_sync(model) if place < len(parts) - 1 else nullcontext()

@@ -13,7 +13,7 @@ import torch
 from common.benchmark import Bench, Side, machine, ratio, run_benchmark, side_by_side
 from common.benchmark_encoding import throughput
 from common.benchmark_options import BenchmarkOptions
-from common.benchmark_tables import aims_table, fill_page
+from common.benchmark_tables import aims_table, cost_table, fill_page, page_tables
 from common.config import parse
 from common.errors import UserError
 from video.benchmark import PARTS as CLIPS
@@ -22,6 +22,7 @@ from video.decode import read_clip
 from video.sampling import Sampling
 from vqa.benchmark import PARTS as PHOTOS
 
+ROOT = Path(__file__).parent.parent
 SMALL = ["--encoder", "custom_cnn", "--image-size", "32", "--clips", "2", "--photos", "6", "--frames", "3"]
 SMALL += ["--repeats", "1"]
 
@@ -126,16 +127,43 @@ def test_tables_say_what_was_met(tmp_path):
     lines = [[cell.strip() for cell in line.split("|")] for line in aims_table(found["parts"]).splitlines()[2:]]
     assert [line[-2] for line in lines] == ["yes", "**no**", ""]
     page = tmp_path / "page.md"
-    marks = ("machine", "aims", "times")
-    page.write_text("# T\n" + "".join(f"<!-- {m} -->\nold\n<!-- end -->\n" for m in marks), encoding="utf-8")
+    marks = ("machine", "aims", "times", "cost")
+    page.write_text("# T\n" + "".join(f"<!-- {m} -->\nstale\n<!-- end -->\n" for m in marks), encoding="utf-8")
     fill_page(page, found)
     once = page.read_text(encoding="utf-8")
-    assert "old" not in once and "500.00 ms a clip" in once and "- a: by hand" in once
+    assert "stale" not in once and "500.00 ms a clip" in once and "- a: by hand" in once
     fill_page(page, found)
     assert page.read_text(encoding="utf-8") == once
     page.write_text("# no marks", encoding="utf-8")
     with pytest.raises(UserError, match="marks <!-- machine -->"):
         fill_page(page, found)
+
+
+def test_the_cost_on_paper_by_hand():
+    sides = [
+        {"name": f"{kind}: {what}", "seconds": [1.0], "core_seconds": [cores], "units": 1000, "unit": "square"}
+        for kind in ("clips", "photos")
+        for what, cores in (
+            ("decoding alone, one core", 3.6),
+            ("encoding alone, fp32", 36.0),
+            ("encoding alone, bf16", 18.0),
+        )
+    ]
+    found = {"options": {"frames": 20}, "parts": {"b": {"sides": sides}}}
+    row = [cell.strip() for cell in cost_table(found).splitlines()[3].split("|")]
+    # 13,320 × 20 squares: 3.6 ms each of decoding, 36 and 18 of encoding; 5,000 a second on a GPU
+    assert row[1:7] == ["UCF101", "266,400", "0.3", "2.7", "1.3", "33.4"]
+    assert row[7] == "1.0 min (1.0 min decoding)" and "5,000 squares a second (assumed" in cost_table(found)
+    assert cost_table({"options": {"frames": 20}, "parts": {}}) == ""
+
+
+def test_the_page_shows_what_was_measured():
+    """The tables of docs/scaling.md are those of the committed figures."""
+    page = ROOT / "docs" / "scaling.md"
+    (measured,) = (ROOT / "results" / "benchmark").glob("*.json")
+    text = page.read_text(encoding="utf-8")
+    for name, table in page_tables(json.loads(measured.read_text(encoding="utf-8"))).items():
+        assert f"<!-- {name} -->\n\n{table}\n\n<!-- end -->" in text, name
 
 
 def test_options_are_checked():

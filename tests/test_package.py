@@ -79,6 +79,31 @@ def test_help_needs_no_torch(script):
     assert "usage:" in result.stdout and "examples:" in result.stdout and "--" in result.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="tells no processor time of children")
+@pytest.mark.parametrize("script", ["train_vqa.py", "train_video.py", "benchmark.py"])
+def test_help_answers_at_once(script):
+    """Within 3 s even where other work shares the machine: by processor time, which does not count waiting."""
+    import resource
+
+    def spent() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    before = spent()
+    subprocess.run([sys.executable, f"scripts/{script}", "--help"], cwd=ROOT, check=True, capture_output=True)
+    assert spent() - before < 3
+
+
+def test_libraries_that_only_some_need_are_not_imported():
+    code = (
+        "import sys, vqa, video, vqa.train, video.train\n"
+        "heavy = {'matplotlib', 'gradio', 'deepspeed', 'webdataset'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     "config", sorted((ROOT / "configs" / "vqa").glob("*.yaml")), ids=lambda path: getattr(path, "name", "none")
 )

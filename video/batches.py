@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from common.batches import Key
-from common.features import FeatureStore
+from common.features import FeatureStore, View
 from video.frames import ClipViews, shuffled
 from video.stored import StoredFeatures
 
@@ -76,13 +76,7 @@ class ClipBatches:
         if self.store is not None:
             features, lengths = self.store.take_clips(rows)
             return {"features": features, "lengths": lengths}
-        loaded = [self.source.load(self.paths[clip], *row) for clip, row in zip(clips, rows, strict=True)]
-        firsts = np.cumsum([0] + [len(frames) for frames, _, _ in loaded[:-1]])
-        return {
-            "pixels": torch.cat([frames for frames, _, _ in loaded]),
-            "places": torch.cat([places + int(first) for first, (_, _, places) in zip(firsts, loaded, strict=True)]),
-            "lengths": torch.tensor([len(places) for _, _, places in loaded]),
-        }
+        return join_views([self.source.load(self.paths[clip], *row) for clip, row in zip(clips, rows, strict=True)])
 
     def _orders(self, clips: Sequence[int], draws: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
         firsts = np.cumsum([0, *lengths[:-1]])
@@ -92,3 +86,13 @@ class ClipBatches:
                 for first, length, clip, draw in zip(firsts, lengths, clips, draws, strict=True)
             ]
         )
+
+
+def join_views(views: Sequence[View]) -> dict[str, torch.Tensor]:
+    """What `ClipViews.load` gave of several clips, as inputs of the model."""
+    firsts = np.cumsum([0] + [len(frames) for frames, _, _ in views[:-1]])
+    return {
+        "pixels": torch.cat([frames for frames, _, _ in views]),
+        "places": torch.cat([places + int(first) for first, (_, _, places) in zip(firsts, views, strict=True)]),
+        "lengths": torch.tensor([len(places) for _, _, places in views]),
+    }

@@ -59,6 +59,7 @@ def extract(options: ExtractOptions) -> Path:
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
+        compiled=options.feature_compile,
         pool=options.pool,
         workers=options.workers,
     )

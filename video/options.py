@@ -10,7 +10,16 @@ from pydantic import Field
 
 from common.config import flag, options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, ScoreOptions, TrainingOptions
+from common.options import (
+    Count,
+    DataOptions,
+    EncoderOptions,
+    Fraction,
+    RunOptions,
+    ScoreOptions,
+    StreamOptions,
+    TrainingOptions,
+)
 
 
 @options
@@ -124,7 +133,14 @@ class VideoModelOptions:
 
 @options
 class TrainVideoOptions(
-    VideoModelOptions, FrameOptions, EncoderOptions, TrainingOptions, ClipSourceOptions, DataOptions, RunOptions
+    VideoModelOptions,
+    FrameOptions,
+    EncoderOptions,
+    TrainingOptions,
+    ClipSourceOptions,
+    StreamOptions,
+    DataOptions,
+    RunOptions,
 ):
     """Train a model that classifies short clips; score it; leave a run directory.
 
@@ -135,6 +151,7 @@ class TrainVideoOptions(
       scripts/train_video.py --config configs/video/fight.yaml --data FOLDER --weights imagenet
       scripts/train_video.py --data UCF_DIR --split-list 1 --classes Biking Diving --weights imagenet --pool 1
       scripts/train_video.py --features vgg16.safetensors --index index.csv --head mean
+      scripts/train_video.py --streaming 'shards/train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
     """
 
     classes: tuple[str, ...] = ()
@@ -171,6 +188,8 @@ class TrainVideoOptions(
         if self.data is None and self.features is None and self.image_size is None:
             self.image_size = 48  # of the embedded clips
         if self.features is not None:
+            if self.streaming is not None:
+                raise UserError("--features and --streaming are two sources of train: give one")
             if self.augment or self.views > 1 or self.copies:
                 raise UserError("--features have no frames that vary: leave --augment, --views and --copies out")
             # What is of clips is not used: saved with the run, it would look as if it had been.
@@ -196,6 +215,17 @@ class TrainVideoOptions(
         if self.sampling == "random" and self.train_encoder == "none" and self.views == 1:
             raise UserError("--sampling random with a frozen encoder needs cached views: add --views N (say 4)")
         self.views, self.augment = views, augment
+        StreamOptions.__post_init__(self)
+        if self.streaming is not None:
+            self._check_stream()
+
+    def _check_stream(self) -> None:
+        wrong = {"--sampling random": self.sampling == "random", "--frame-order": self.frame_order != "kept"}
+        wrong |= {flag(name): bool(getattr(self, name)) for name in ("copies", "folds", "random_split", "swap_splits")}
+        wrong |= {"--split-list": self.split_list is not None}
+        if any(wrong.values()):
+            names = ", ".join(name for name, is_wrong in wrong.items() if is_wrong)
+            raise UserError(f"--streaming reads train as it comes, each clip as it is: leave {names} out")
 
     @property
     def _pretrained(self) -> bool:

@@ -105,6 +105,7 @@ def clip_features(
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
+        compiled=options.feature_compile,
         views=views,
         pool=model.config.pool,
         workers=options.workers,

@@ -41,8 +41,9 @@ from video.scoring import (
     seconds_per_32,
     trained_on,
 )
+from video.streaming import NOT_INDEXED, clip_stream, load_streamed
 
-_PATHS = ("data", "clips", "lists", "features", "index", "weights")
+_PATHS = ("data", "clips", "lists", "features", "index", "weights", "streaming")
 
 
 def train(options: TrainVideoOptions) -> Path:
@@ -53,8 +54,11 @@ def train(options: TrainVideoOptions) -> Path:
 def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     """Load and check the clips, build the model, and compute the features that are not cached yet."""
     cache = cache_directory(options.cache)
-    data, stored = main_first(accelerator, lambda: load_source(options, cache))
-    rows = data.splits["train"]
+    if options.streaming is None:
+        data, stored = main_first(accelerator, lambda: load_source(options, cache))
+    else:
+        data, stored = main_first(accelerator, lambda: load_streamed(options, cache)), None
+    rows = data.splits.get("train")  # None: a stream
     set_seed(options.seed)
     encoder = None if stored is not None else make_encoder(options)
     sampling = sampling_of(options)
@@ -75,16 +79,19 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
         source = ClipViews(sampling=sampling, preprocessing=preprocessing)
-        settle_random(options, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, cache)
+        if rows is not None:
+            settle_random(options, encoder, list(zip(rows["path"][:], rows["hash"][:], strict=True)), source, cache)
         varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
-        if kept > 1 or not differ:  # else each epoch makes views of its own
+        if rows is not None and (kept > 1 or not differ):  # else each epoch makes views of its own
             store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
     names = scored_splits(options)
     splits = [data.splits[name] for name in names]
     plain = scored_batches(model, splits, source, stored, cache, options, accelerator)
     scored = dict(zip(names, plain, strict=True))
-    batches = {
-        "train": ClipBatches(
+    if rows is None:
+        train_batches = clip_stream(options, source, data)
+    else:
+        train_batches = ClipBatches(
             rows,
             data.classes,
             source=varied,
@@ -94,12 +101,10 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
             copies=options.copies,
             varied=differ,
             order=options.frame_order,
-        ),
-        "validation": scored["validation"],
-    }
-    check_shares(
-        len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
-    )
+        )
+        world = accelerator.num_processes
+        check_shares(len(train_batches), options.batch_size, world=world, accumulation=options.accumulation)
+    batches = {"train": train_batches, "validation": scored["validation"]}
 
     def save(model: nn.Module, directory: Path) -> None:
         model.save_pretrained(directory)
@@ -135,7 +140,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         report=report,
         predictions=lambda split, scores: predictions(scores, scored[split].rows, data.classes),
         draw=draw,
-        trained_on=trained_on(rows),
+        trained_on=NOT_INDEXED if rows is None else trained_on(rows),
         notes=notes,
         next_steps=_next_commands(options),
         by="by_class",

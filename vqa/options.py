@@ -9,7 +9,16 @@ from pydantic import Field
 
 from common.config import options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, ScoreOptions, TrainingOptions
+from common.options import (
+    Count,
+    DataOptions,
+    EncoderOptions,
+    Fraction,
+    RunOptions,
+    ScoreOptions,
+    StreamOptions,
+    TrainingOptions,
+)
 
 
 @options
@@ -134,6 +143,23 @@ class ControlOptions:
 
 
 @options
+class VqaStreamOptions(StreamOptions):
+    """streaming (common/streams, vqa/streaming)"""
+
+    vocabulary: str | None = None
+    """--streaming: take the words and answers of this checkpoint, instead of a first pass over the texts"""
+    vocabulary_rows: Count | None = None
+    """--streaming: rows of that first pass; default all"""
+
+    def __post_init__(self) -> None:
+        StreamOptions.__post_init__(self)
+        if self.streaming is None and (self.vocabulary or self.vocabulary_rows):
+            raise UserError("--vocabulary and --vocabulary-rows are of --streaming: give it, or leave them out")
+        if self.streaming is not None and self.shuffled_images:
+            raise UserError("--shuffled-images: score a run that was trained on a stream with scripts/evaluate.py")
+
+
+@options
 class TrainVqaOptions(
     ControlOptions,
     ModelOptions,
@@ -141,6 +167,7 @@ class TrainVqaOptions(
     EncoderOptions,
     TrainingOptions,
     VqaSourceOptions,
+    VqaStreamOptions,
     DataOptions,
     RunOptions,
 ):
@@ -153,10 +180,11 @@ class TrainVqaOptions(
       accelerate launch scripts/train_vqa.py --config configs/vqa/food.yaml --data FOLDER --weights imagenet
       accelerate launch scripts/train_vqa.py --output runs/mine --resume
       ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train_vqa.py --no-attention
+      scripts/train_vqa.py --streaming 'shards/train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
     """
 
     def __post_init__(self) -> None:
-        for base in (RunOptions, EncoderOptions, VqaSourceOptions, ControlOptions):
+        for base in (RunOptions, EncoderOptions, VqaSourceOptions, ControlOptions, VqaStreamOptions):
             base.__post_init__(self)
         if self.inputs == "question":  # a recipe's views are of no use to a model that sees no photo
             self.augment, self.views, self.test_augment = (), 1, ()

@@ -98,6 +98,7 @@ def photo_features(
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
+        compiled=options.feature_compile,
         views=views,
         workers=options.workers,
     )

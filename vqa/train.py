@@ -7,6 +7,7 @@ model. What every task's training then goes through is `common/training_runs.py`
 from dataclasses import fields
 from pathlib import Path
 
+import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -43,32 +44,34 @@ from vqa.scoring import (
     scored_batches,
     trained_on,
 )
+from vqa.streaming import NOT_INDEXED, load_streamed, question_stream, vocabularies
 from vqa.text import QuestionProcessor
 
 
 def train(options: TrainVqaOptions) -> Path:
     """Train, score and report one run; returns its directory. Raises `UserError` for anything wrong with the input."""
-    return train_task(options, prepare, task="vqa", name=_run_name(options), paths=("data", "images", "weights"))
+    return train_task(
+        options,
+        prepare,
+        task="vqa",
+        name=_run_name(options),
+        paths=("data", "images", "weights", "streaming", "vocabulary"),
+    )
 
 
 def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     """Load and check the data, build vocabularies and model, and compute the features that are not cached yet."""
     cache = cache_directory(options.cache)
-    data = main_first(accelerator, lambda: load_source(options, cache))
-    rows = data.splits["train"]
-    questions = QuestionProcessor.build(
-        rows["question"][:],
-        segmentation=options.segmentation,
-        min_count=options.min_word_count,
-        max_length=options.max_question_length,
-    )
-    answers = AnswerVocabulary.build(rows["answer"][:], min_count=options.min_answer_count, top=options.top_answers)
+    load = load_source if options.streaming is None else load_streamed
+    data = main_first(accelerator, lambda: load(options, cache))
+    rows = data.splits.get("train")  # None: a stream
+    questions, answers = _vocabularies(options, rows)
     set_seed(options.seed)
     encoder = None
     if options.inputs != "question":
         encoder = make_encoder(options)
     preprocessing = None if encoder is None else preprocessing_of(options, encoder.preprocessing)
-    if encoder is not None:
+    if encoder is not None and rows is not None:
         photos = dict.fromkeys(zip(rows["image"][:], rows["image_hash"][:], strict=True))
         settle_random(options, encoder, list(photos), PhotoViews(preprocessing=preprocessing), cache)
     processor = VqaProcessor(questions, answers, preprocessing)
@@ -98,24 +101,26 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     if encoder is not None:
         model.encoder = encoder
     views, store = {"views": options.views, "augmentation": options.augment}, None
-    if encoder is not None:
+    if encoder is not None and rows is not None:
         store = photo_features(encoder, [rows], preprocessing, cache, options, accelerator, **views)
     names = scored_splits(options)
     plain = scored_batches(model, [data.splits[name] for name in names], processor, cache, options, accelerator)
     scored = dict(zip(names, plain, strict=True))
-    batches = {
-        "train": QuestionBatches(rows, processor, store=store, **views),
-        "validation": scored["validation"],
-    }
+    if rows is None:
+        train_batches = question_stream(options, processor, data)
+    else:
+        train_batches = QuestionBatches(rows, processor, store=store, **views)
+    batches = {"train": train_batches, "validation": scored["validation"]}
     if not processor.answers.coverage(data.splits["validation"]["answer"][:]):
         raise UserError(
             f"--data {options.data}: no answer of validation is among the {len(answers)} learned from train; "
             "lower --min-answer-count, raise --top-answers, or check the answer column"
         )
-    check_shares(
-        len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
-    )
-    fingerprints, trained_in = trained_on(rows), None
+    fingerprints, trained_in = NOT_INDEXED, None
+    if rows is not None:
+        world = accelerator.num_processes
+        check_shares(len(train_batches), options.batch_size, world=world, accumulation=options.accumulation)
+        fingerprints = trained_on(rows)
     if options.shuffled_images:  # only what is scored at the end: training is chosen by the ordinary validation
         scored = {name: batches.with_shuffled_images(options.seed) for name, batches in scored.items()}
         trained_in = None if options.resume else on_main(accelerator, lambda: same_training(options, fingerprints))
@@ -148,6 +153,22 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         next_steps=_next_commands(data),
         auxiliary=options.auxiliary if config.grounds else 0.0,
     )
+
+
+def _vocabularies(
+    options: TrainVqaOptions, rows: datasets.Dataset | None
+) -> tuple[QuestionProcessor, AnswerVocabulary]:
+    """Words and answers of the training split."""
+    if rows is None:
+        return vocabularies(options)
+    questions = QuestionProcessor.build(
+        rows["question"][:],
+        segmentation=options.segmentation,
+        min_count=options.min_word_count,
+        max_length=options.max_question_length,
+    )
+    answers = AnswerVocabulary.build(rows["answer"][:], min_count=options.min_answer_count, top=options.top_answers)
+    return questions, answers
 
 
 def _run_name(options: TrainVqaOptions) -> str:
