@@ -38,9 +38,9 @@ class BenchmarkOptions:
     """parts to measure; default all (g only with a GPU)"""
     data: tuple[str, ...] = ()
     """folders of clips, and of photos; what none has is made: moving shapes, coloured shapes"""
-    clips: Count = 24
+    clips: Count = 40
     """how many clips are loaded and encoded, evenly spread over those of --data"""
-    photos: Count = 128
+    photos: Count = 512
     """how many photos"""
     encoder: str = "mobilenet_v2"
     """whose features are extracted"""

@@ -153,7 +153,7 @@ def test_the_cost_on_paper_by_hand():
     row = [cell.strip() for cell in cost_table(found).splitlines()[3].split("|")]
     # 13,320 × 20 squares: 3.6 ms each of decoding, 36 and 18 of encoding; 5,000 a second on a GPU
     assert row[1:7] == ["UCF101", "266,400", "0.3", "2.7", "1.3", "33.4"]
-    assert row[7] == "1.0 min (1.0 min decoding)" and "5,000 squares a second (assumed" in cost_table(found)
+    assert row[7] == "60 s (60 s decoding)" and "5,000 squares a second (assumed" in cost_table(found)
     assert cost_table({"options": {"frames": 20}, "parts": {}}) == ""
 
 

@@ -74,7 +74,8 @@ def test_frames_of_h264_are_those_of_the_whole_clip(tmp_path, decoded, kind, sam
     clip, whole = (read_clip(path, SAMPLINGS[sampling], size=32, full=full) for full in (False, True))
     assert clip.count == whole.count == 50 and (clip.indices == whole.indices).all()
     assert (clip.frames == whole.frames).all()
-    assert len(decoded) == 2 and decoded[1] == 50 and (decoded[0] < 45 or "B" not in kind or sampling in ("first", "all"))
+    assert len(decoded) == 2 and decoded[1] == 50
+    assert decoded[0] < 45 or "B" not in kind or sampling in ("first", "all")
 
 
 @h264

@@ -68,7 +68,8 @@ def training_step(bench: Bench) -> Measured:
 
 def memory(bench: Bench) -> Measured:
     """Part e: extraction and an epoch of training in a process of its own, on some scenes and on 10 times as many."""
-    counts = (bench.options.photos, 10 * bench.options.photos)
+    few = max(1, bench.options.photos // 4)
+    counts = (few, 10 * few)
     found = {count: _train(bench, scenes=count, epochs=1)[0] for count in counts}
     small, large = found.values()
     measured = Measured(
