@@ -25,8 +25,8 @@ from common.errors import UserError, reason
 from common.features import PhotoViews
 from common.images import Preprocessing, read_image, to_tensor
 from common.photos import SUFFIXES, walk_files
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
-from common.training import checkpoint_directory
 
 _TOGETHER = 16  # photos that the model sees at once
 

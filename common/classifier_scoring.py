@@ -21,6 +21,7 @@ from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.metrics import classification_report, top_k_errors
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
@@ -33,7 +34,7 @@ from common.runs import (
 )
 from common.splits import check_overlap, describe
 from common.tables import error_table, split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 
 
 def load_source(options: TrainImageOptions, cache: Path) -> ImageData:

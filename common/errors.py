@@ -19,6 +19,10 @@ class UserError(Exception):
         super().__init__(message)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a signal, after what was to be saved is saved. The message is one line: where, and how to go on."""
+
+
 def reason(error: Exception) -> str:
     """What is wrong with a stranger's file or network, as one short line for our own message."""
     text = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
@@ -28,8 +32,8 @@ def reason(error: Exception) -> str:
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a script's `main`: a `UserError` becomes one line on standard error and exit code 2.
 
-    Any other exception is a defect of ours and keeps its traceback. Under several processes each of them leaves with
-    code 2, but only the first speaks.
+    An interruption leaves with 130, and its line if it has one. Any other exception is a defect of ours and keeps its
+    traceback. Under several processes each of them leaves with the code, but only the first speaks.
     """
 
     @functools.wraps(main)
@@ -42,7 +46,9 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
                 message = " ".join(str(error).split())
                 print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            if str(interrupt) and os.environ.get("RANK", "0") == "0":
+                print(str(interrupt), file=sys.stderr, flush=True)
             sys.exit(130)
         except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,7 +26,7 @@ class RunOptions:
     output: str | None = None
     """run directory to write; default runs/NAME, numbered if that exists"""
     resume: bool = False
-    """go on with the run in --output from its last finished epoch, with its own saved options"""
+    """go on with the run in --output from its last checkpoint, with its own saved options"""
     overwrite: bool = False
     """replace the run in --output"""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -164,6 +164,8 @@ class TrainingOptions:
     """best_accuracy is kept when validation accuracy rises, or (both, report R1) training accuracy too"""
     score: Literal["best_accuracy", "best_loss", "last"] = "best_accuracy"
     """checkpoint that is scored at the end"""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
 
 
 @options

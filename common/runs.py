@@ -15,17 +15,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 
 from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
+from common.files import write_whole
 from common.tables import error_table, split_table
 from common.training import Scores
 
 Result = TypeVar("Result")
+_LOCK = ".lock"
+_HELD: dict[Path, FileLock] = {}  # of the run directories that this process writes
 _PACKAGES = (
     "hoianh torch torchvision transformers accelerate datasets evaluate tokenizers safetensors pyvi numpy".split()
 )
@@ -74,9 +78,28 @@ def choose_output(options: Any, name: str) -> Path:
         if not options.overwrite:
             go_on = "--resume (go on) or " if "resume" in to_plain(options) else ""
             raise UserError(f"--output {path} exists; choose another, or add {go_on}--overwrite (replace it)")
-        if not path.is_dir() or (any(path.iterdir()) and not (path / "config.yaml").is_file()):
+        if not path.is_dir() or (
+            any(entry.name != _LOCK for entry in path.iterdir()) and not (path / "config.yaml").is_file()
+        ):
             raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
+    if path.is_dir():
+        hold(path)
     return path
+
+
+def hold(path: Path) -> None:
+    """Keep a run directory to this process until it ends. Raises `UserError` if another one writes it now."""
+    whole = path.resolve()
+    if whole in _HELD:
+        return
+    lock = FileLock(whole / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"--output {path}: another process writes this run now; wait for it, or end it") from None
+    except (OSError, NotImplementedError):
+        return  # a folder that cannot be written says so later; a file system may have no locks
+    _HELD[whole] = lock
 
 
 def open_run(
@@ -98,8 +121,9 @@ def open_run(
         if path.exists() and not options.resume:
             if not options.overwrite:
                 raise UserError(f"--output {path} appeared meanwhile (another run?); choose another")
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=options.resume)
+            _empty(path)
+        path.mkdir(parents=True, exist_ok=options.resume or options.overwrite)
+        hold(path)
         write_options(path / "config.yaml", options, header=f"task: {task}\ncommand: {command}")
         environment = {
             "task": task,
@@ -118,6 +142,15 @@ def open_run(
         write_json(path / "environment.json", environment)
     except OSError as error:
         raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+
+
+def _empty(path: Path) -> None:
+    """Delete a run, but not the lock on it."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
 
 
 def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -145,12 +178,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside and rename it."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    write_whole(path, lambda file: file.write(text))
 
 
 def read_json(path: Path) -> Any:
@@ -162,15 +190,13 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def write(file: TextIO) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+    write_whole(path, write)
 
 
 def refuse_existing(path: str | None, *, overwrite: bool, option: str = "--output") -> None:
@@ -213,7 +239,7 @@ def write_report(
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
     for path in sorted(run.glob("photos-*.png")):
         lines += [f"![best and worst classified, {path.stem.removeprefix('photos-')}]({path.name})", ""]
-    (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
+    write_text(run / "report.md", "\n".join(lines))
     return table
 
 

@@ -23,10 +23,11 @@ import yaml
 
 from common.config import read_yaml, same_value
 from common.errors import UserError
+from common.interruption import terminated_like_interrupted
 from common.runs import typed_command
 from common.study import Cell, Study, StudyOptions, choose, read_study
 from common.study_options import Assigned, cell_options, left_out_note
-from common.study_processes import Run, run_all, terminated_like_interrupted
+from common.study_processes import Run, run_all
 from common.study_tables import write_tables
 
 _FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured

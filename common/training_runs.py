@@ -8,6 +8,7 @@ report), and what it says at its start and end. What the parts are is the tasks'
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.batches import BatchSource
-from common.checkpoints import write_directory
+from common.checkpoints import has_checkpoint, heal, write_directory
 from common.config import read_yaml, to_plain
 from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.features import ViewSource
 from common.images import Preprocessing
+from common.interruption import terminated_like_interrupted
+from common.progress import checkpoint_directory
 from common.runs import (
     choose_output,
     on_main,
@@ -37,10 +40,11 @@ from common.runs import (
     write_text,
 )
 from common.settling import settle
-from common.training import Scores, checkpoint_directory, fit, make_accelerator
+from common.training import Scores, fit, make_accelerator
 
 _MAY_CHANGE = set(
-    "config output resume overwrite cache workers epochs patience tracker test score score_train timed".split()
+    "config output resume overwrite cache workers epochs patience tracker test score score_train timed "
+    "checkpoint_minutes".split()
 )
 
 
@@ -97,13 +101,22 @@ def train_task(
         value = getattr(options, option)
         if value is not None and Path(value).expanduser().exists():
             setattr(options, option, str(Path(value).expanduser().resolve()))
-    accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
-    run = on_main(accelerator, lambda: choose_output(options, name))
+    with terminated_like_interrupted():
+        accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
+        run = on_main(accelerator, lambda: choose_output(options, name))
+        try:
+            return _train(options, prepare, accelerator, run, task=task)
+        except KeyboardInterrupt as interrupt:
+            raise interrupt if str(interrupt) else Interrupted(_how_to_go_on(run)) from None
+
+
+def _train(
+    options: Any, prepare: Callable[[Any, Accelerator], Parts], accelerator: Accelerator, run: Path, *, task: str
+) -> Path:
     if options.resume:
         refuse_changes(read_yaml(run / "config.yaml"), to_plain(options), may_change=_MAY_CHANGE)
     parts = prepare(options, accelerator)
-    if options.resume:
-        _go_on(run, parts)
+    last = _go_on(run, parts, accelerator) if options.resume else None
     size = count_parameters(parts.model)
     about = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
     about["device"] = accelerator.device.type
@@ -128,7 +141,7 @@ def train_task(
             accelerator=accelerator,
             run=run,
             save=parts.save,
-            resume=options.resume,
+            resume=last,
             auxiliary=parts.auxiliary,
         ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
@@ -158,6 +171,14 @@ def train_task(
         print(f"\n{table}\n\n{notes[0]}; everything is in {run}\nnext:\n{steps}", flush=True)
     accelerator.end_training()
     return run
+
+
+def _how_to_go_on(run: Path) -> str:
+    """Interrupted before, after or beside the steps, which say so themselves: what there is to go on from."""
+    if not has_checkpoint(run):
+        anew = ", with --overwrite" if run.exists() else ""
+        return f"interrupted before the first checkpoint; features that were computed are kept. Start it anew{anew}"
+    return f"interrupted; to go on: python {sys.argv[0]} --resume --output {run}"
 
 
 def scored_splits(options: Any) -> list[str]:
@@ -216,16 +237,19 @@ def encoder_note(options: Any, encoder: Encoder) -> str:
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 
-def _go_on(run: Path, parts: Parts) -> None:
-    """Give the model the weights of its last epoch. Refuses other training data than the run was started with."""
+def _go_on(run: Path, parts: Parts, accelerator: Accelerator) -> Path:
+    """Give the model the weights of its last checkpoint, which is returned.
+
+    Refuses other training data than the run was started with.
+    """
     if read_json(run / "trained-on.json") != parts.trained_on:
         raise UserError(f"--resume: the training data are not those that {run} was started with; start another run")
-    try:
-        last = checkpoint_directory(run, "last")
-    except UserError:
+    if not has_checkpoint(run):
         why = "is finished and kept no last" if (run / "metrics.json").is_file() else "was stopped before its first"
-        raise UserError(f"--resume: {run} {why} checkpoint; start it anew with --overwrite") from None
+        raise UserError(f"--resume: {run} {why} checkpoint; start it anew with --overwrite")
+    last = on_main(accelerator, lambda: heal(run / "checkpoints" / "last"))
     parts.model.load_state_dict(parts.load(last))
+    return last
 
 
 def _take_training(trained: Path, run: Path, score: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from common import runs
 from common.config import read_yaml
@@ -48,6 +49,17 @@ def test_unnamed_runs_are_numbered(tmp_path, monkeypatch):
         path.mkdir(parents=True)
         seen.append(path.as_posix())
     assert seen == ["runs/name", "runs/name-2", "runs/name-3"]
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_run_that_another_process_writes_is_refused(tmp_path, how):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 3\n", encoding="utf-8")
+    with FileLock(run / ".lock"), pytest.raises(UserError, match="--output .*run: another process writes this run"):
+        runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused")
+    assert (run / "config.yaml").is_file()
+    assert runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused") == run  # it has ended
 
 
 def test_an_existing_output_is_refused_unless_resumed_or_overwritten(tmp_path):

@@ -19,8 +19,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import Preprocessing, content_hash
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
-from common.training import checkpoint_directory
 from video.clips import find_clips
 from video.frames import ClipViews, shuffled
 from video.model import VideoModel, VideoOutput

@@ -18,6 +18,7 @@ from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, cached_features
 from common.metrics import classification_report
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
@@ -30,7 +31,7 @@ from common.runs import (
 )
 from common.splits import check_overlap, describe
 from common.tables import split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 from video.batches import ClipBatches
 from video.data import VideoData, load_clips, load_video, split_keys
 from video.frames import ClipViews

@@ -16,8 +16,8 @@ from common.config import build
 from common.confusion import confusions
 from common.errors import UserError
 from common.images import read_image, shown_box
+from common.progress import checkpoint_directory
 from common.runs import cache_directory, read_run, refuse_existing
-from common.training import checkpoint_directory
 from vqa.options import PredictVqaOptions, TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.scoring import load_source

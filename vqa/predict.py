@@ -22,9 +22,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import read_image, shown_box
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
 from common.symmetry import Symmetry, symmetries
-from common.training import checkpoint_directory
 from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing
 from common.metrics import SoftAccuracy, classification_report
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
@@ -31,7 +32,7 @@ from common.runs import (
 )
 from common.symmetry import symmetries
 from common.tables import split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
