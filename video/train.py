@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from common.batches import check_shares
+from common.errors import UserError
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
 from common.training import Scores
@@ -97,6 +98,12 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         ),
         "validation": scored["validation"],
     }
+    seen = set(data.splits["validation"]["label"][:])
+    if not seen & set(data.classes):
+        raise UserError(
+            f"--data {options.data}: no class of validation ({', '.join(sorted(seen)[:5])}) is among the "
+            f"{len(data.classes)} learned from train ({', '.join(data.classes[:5])}); check the labels"
+        )
     check_shares(
         len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
     )

@@ -63,6 +63,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         max_length=options.max_question_length,
     )
     answers = AnswerVocabulary.build(rows["answer"][:], min_count=options.min_answer_count, top=options.top_answers)
+    if len(answers) < 2:
+        raise UserError(
+            f"--data {options.data}: only one answer to learn, '{answers.to_list()[0]}'; nothing can be learned from "
+            "fewer than two; lower --min-answer-count, raise --top-answers, or check the answer column"
+        )
     set_seed(options.seed)
     encoder = None
     if options.inputs != "question":
