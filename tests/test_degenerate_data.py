@@ -1,4 +1,4 @@
-"""Data that nothing, or hardly anything, can be learned from: a clear line before training, or a run that tells of it."""
+"""Data that nothing, or hardly anything, can be learned from: a clear line before training, or a run that says so."""
 
 import csv
 import json
