@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError, reason
-from common.files import to_disk
+from common.files import read_json, read_object, to_disk
 
 CHECKSUMS = "checksums.json"  # of each of its files, SHA-256
 _TENSOR = "__tensor__"
@@ -83,14 +83,18 @@ def heal(path: Path) -> Path:
 
 def _damage(directory: Path) -> str | None:
     """What of a checkpoint is not as it was written; None if all is, or if nobody wrote down how it was."""
-    try:
-        sums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(directory / CHECKSUMS):
         return None
-    except (OSError, ValueError) as error:
-        return f"{CHECKSUMS} ({reason(error)})"
+    try:
+        sums = read_object(directory / CHECKSUMS)
+    except UserError as error:
+        return reason(error)
     for name, told in sums.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
+            return f"{CHECKSUMS} names {name[:100]!r}, which is no file of a checkpoint"
         try:
+            if os.path.lexists(directory / name) and not (directory / name).is_file():  # a pipe would be waited for
+                return f"{name} is not a file"
             if _sum(directory / name) != told:
                 return f"{name} is not what was written (if it was changed on purpose, delete {CHECKSUMS})"
         except OSError as error:
@@ -119,11 +123,13 @@ def load_state(directory: Path) -> dict[str, Any]:
     """What `save_state` wrote. Raises `UserError` if it is missing or damaged."""
     try:
         tensors = load_file(directory / "state.safetensors")
-        plain = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-        return _unpack(plain, tensors)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        state = _unpack(read_json(directory / "state.json"), tensors)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__}, not an object")
+        return state
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError, UserError) as error:
         raise UserError(
-            f"{directory}: training state is missing or damaged ({error}); start anew with --overwrite"
+            f"{directory}: training state is missing or damaged ({reason(error)}); start anew with --overwrite"
         ) from None
 
 

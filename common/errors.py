@@ -29,6 +29,12 @@ def reason(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
+def plain_line(text: str) -> str:
+    """A text on one line, without what a terminal would obey: names in other people's files may hold anything."""
+    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+    return "".join(shown)
+
+
 def command(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap a script's `main`: a `UserError` becomes one line on standard error and exit code 2.
 
@@ -43,7 +49,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             main(*arguments, **keywords)
         except UserError as error:
             if os.environ.get("RANK", "0") == "0":
-                message = " ".join(str(error).split())
+                message = plain_line(str(error))
                 print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)
         except KeyboardInterrupt as interrupt:

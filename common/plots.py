@@ -25,6 +25,7 @@ from matplotlib.textpath import text_to_path  # noqa: E402
 
 from common.confusion import Confusion  # noqa: E402
 from common.errors import UserError  # noqa: E402
+from common.files import beside, remove  # noqa: E402
 
 # Okabe & Ito's palette: told apart by every kind of colour vision.
 TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
@@ -315,14 +316,14 @@ def _fit(text: str, width: float, size: float = _LABEL) -> str:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    fresh = path.with_name(path.name + ".new")
+    fresh = beside(path)
     try:
         figure.savefig(fresh, dpi=120, format=path.suffix[1:])
         fresh.replace(path)
     except (OSError, ValueError) as error:
-        fresh.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the picture cannot be written ({error}); name it .png or .svg, in a folder that exists"
         ) from None
     finally:
+        remove(fresh)
         plt.close(figure)

@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
-from common.files import write_whole
+from common.files import read_object, write_whole
+from common.spreadsheets import no_formula
 from common.tables import error_table, split_table
 from common.training import Scores
 
@@ -158,7 +159,19 @@ def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
     path = Path(path)
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
         raise UserError(f"{path}: not a run directory (no config.yaml and environment.json in it)")
-    return read_json(path / "environment.json")["task"], read_yaml(path / "config.yaml")
+    task = read_object(path / "environment.json").get("task")
+    if not isinstance(task, str):
+        raise UserError(f"{path / 'environment.json'}: is damaged (it names no task)")
+    return task, read_yaml(path / "config.yaml")
+
+
+def read_trained_on(run: Path) -> dict[str, list[str]]:
+    """What a run says that it was trained on: kind of key → fingerprints. Raises `UserError`."""
+    found = read_object(run / "trained-on.json")
+    for name, keys in found.items():
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{run / 'trained-on.json'}: is damaged ({name} is no list of texts)")
+    return found
 
 
 def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_change: Iterable[str]) -> None:
@@ -181,20 +194,16 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text))
 
 
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error})") from None
-
-
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's."""
+    """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's.
+
+    Texts that a spreadsheet would run as formulas become plain ones (`common/spreadsheets.py`).
+    """
 
     def write(file: TextIO) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({name: no_formula(name) for name in writer.fieldnames})
+        writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
 
     write_whole(path, write)
 

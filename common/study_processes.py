@@ -23,7 +23,7 @@ from tqdm import tqdm
 from common.checkpoints import has_checkpoint, remove_checkpoints
 from common.config import read_yaml
 from common.errors import UserError
-from common.runs import write_json
+from common.runs import write_json, write_text
 from common.study import Cell
 from common.study_forks import Fork, Forks, can_fork
 from common.study_tables import read_measured
@@ -131,7 +131,7 @@ def _start(
             if "--resume" not in arguments:
                 log.truncate(0)
                 text = yaml.safe_dump(run.options, allow_unicode=True, sort_keys=False)
-                run.file.write_text(f"# script: {run.cell.script}\n{text}", encoding="utf-8")
+                write_text(run.file, f"# script: {run.cell.script}\n{text}")
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             if forks is not None:

@@ -24,7 +24,6 @@ from common.study_values import (
     Measured,
     as_text,
     mean_and_spread,
-    no_formula,
     read_measured,
     reported_as_text,
     with_spread,
@@ -140,7 +139,7 @@ def csv_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     reported, measured = _metrics(entries)
     rows = []
     for entry in entries:
-        row: dict[str, Any] = {"model": no_formula(entry["name"])} | _shown_weights(entry)
+        row: dict[str, Any] = {"model": entry["name"]} | _shown_weights(entry)
         row |= {f"reported {metric}": entry["reported"].get(metric) for metric in reported}
         for metric in (*measured, *_last(entries)):
             found = entry["measured"].get(metric, {})
@@ -230,7 +229,7 @@ def _weights(options: Mapping[str, Any]) -> str:
 
 
 def _shown_weights(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {"weights": no_formula(entry["weights"])} if "weights" in entry else {}
+    return {"weights": entry["weights"]} if "weights" in entry else {}
 
 
 def _notes(

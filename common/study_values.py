@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.runs import read_json
+from common.errors import UserError, reason
+from common.files import read_object, read_text
 
 CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
 TEST_SECONDS = "test seconds"
@@ -33,10 +33,17 @@ class Measured:
 
 def read_measured(run: Path) -> Measured:
     """The figures of a finished run. Raises `UserError` if its metrics.json is damaged or has no split that counts."""
-    metrics = read_json(run / "metrics.json")
+    metrics = read_object(run / "metrics.json")
     split = next((name for name in ("test", "validation") if name in metrics), None)
     if split is None:
         raise UserError(f"{run / 'metrics.json'}: has neither test nor validation")
+    try:
+        return _measured(run, metrics, split)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run}: what it left behind is damaged ({reason(error)}); run it again") from None
+
+
+def _measured(run: Path, metrics: dict[str, Any], split: str) -> Measured:
     figures = {key: value for key, value in metrics[split].items() if isinstance(value, int | float)}
     if _TIMED in figures:
         figures[TEST_SECONDS] = figures.pop(_TIMED)
@@ -47,17 +54,17 @@ def read_measured(run: Path) -> Measured:
     groups = {key: value for key, value in metrics[split].items() if key.startswith("by_")}
     seconds = _seconds(run)
     figures |= {} if seconds is None else {"seconds": seconds}
-    environment = read_json(run / "environment.json") if (run / "environment.json").is_file() else {}
+    environment = read_object(run / "environment.json") if (run / "environment.json").is_file() else {}
     figures |= environment.get("figures", {})
     history = run / "history.jsonl"
     if history.is_file():
-        figures["epochs"] = sum(bool(line.strip()) for line in history.read_text(encoding="utf-8").splitlines())
+        figures["epochs"] = sum(bool(line.strip()) for line in read_text(history).splitlines())
     for name, values in metrics[split].get("by_class", {}).items():
         figures |= {f"f1 {name}": values["f1"]} if "f1" in values else {}
     trained = environment.get("parameters", {}).get("trained")
     figures |= {} if trained is None else {"parameters": trained}
     report = run / "report.md"
-    lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
+    lines = read_text(report).splitlines() if report.is_file() else []
     leaks = [line.removeprefix("- ") for line in lines if "LEAK" in line]
     return Measured(split=split, figures=figures, groups=groups, leaks=leaks, device=environment.get("device"))
 
@@ -91,11 +98,6 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{round(value, 4) + 0.0:+.4f}"  # no "-0.0000"
 
 
-def no_formula(text: str) -> str:
-    """A text that a spreadsheet would read as a formula, made plain text."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def with_spread(metric: str, entry: Mapping[str, Any]) -> str:
     """Mean ± deviation of a metric that an entry of `table.json` has, or a dash."""
     found = entry["measured"].get(metric, {})
@@ -108,8 +110,8 @@ def _seconds(run: Path) -> float | None:
     """Seconds of training; of the whole run as the study timed it, where nothing was trained in epochs."""
     history, timed = run / "history.jsonl", run / "study.json"
     if history.is_file():
-        rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in read_text(history).splitlines() if line.strip()]
         found = [row["seconds"] for row in rows if "seconds" in row]
         if found:
             return sum(found)
-    return read_json(timed)["seconds"] if timed.is_file() else None
+    return read_object(timed)["seconds"] if timed.is_file() else None

@@ -24,6 +24,7 @@ from common.config import read_yaml, to_plain
 from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
 from common.errors import Interrupted, UserError
 from common.features import ViewSource
+from common.files import read_text
 from common.images import Preprocessing
 from common.interruption import terminated_like_interrupted
 from common.progress import checkpoint_directory
@@ -31,7 +32,7 @@ from common.runs import (
     choose_output,
     on_main,
     open_run,
-    read_json,
+    read_trained_on,
     refuse_changes,
     typed_command,
     write_csv,
@@ -242,7 +243,7 @@ def _go_on(run: Path, parts: Parts, accelerator: Accelerator) -> Path:
 
     Refuses other training data than the run was started with.
     """
-    if read_json(run / "trained-on.json") != parts.trained_on:
+    if read_trained_on(run) != parts.trained_on:
         raise UserError(f"--resume: the training data are not those that {run} was started with; start another run")
     if not has_checkpoint(run):
         why = "is finished and kept no last" if (run / "metrics.json").is_file() else "was stopped before its first"
@@ -254,7 +255,7 @@ def _go_on(run: Path, parts: Parts, accelerator: Accelerator) -> Path:
 
 def _take_training(trained: Path, run: Path, score: str) -> list[dict[str, Any]]:
     """Copy the history of a finished run, which is returned, and the checkpoint that is to be scored."""
-    text = (trained / "history.jsonl").read_text(encoding="utf-8")
+    text = read_text(trained / "history.jsonl")
     write_text(run / "history.jsonl", text)
     source = checkpoint_directory(trained, score)
     write_directory(

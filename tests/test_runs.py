@@ -13,6 +13,7 @@ from filelock import FileLock
 from common import runs
 from common.config import read_yaml
 from common.errors import UserError
+from common.files import read_json
 from common.options import RunOptions
 from common.training import Scores, make_accelerator
 
@@ -92,7 +93,7 @@ def test_an_opened_run_says_what_it_is(tmp_path):
     task, saved = runs.read_run(run)
     assert task == "vqa" and saved["seed"] == 3
     assert not {"config", "resume", "overwrite"} & set(saved)  # how it was started is no part of what it did
-    environment = runs.read_json(run / "environment.json")
+    environment = read_json(run / "environment.json")
     assert environment["command"] == "python train.py --seed 3" and environment["packages"]["torch"]
     assert "# task: vqa" in (run / "config.yaml").read_text(encoding="utf-8")
 
@@ -113,7 +114,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         runs.read_run(tmp_path / "nowhere")
     run = opened(tmp_path / "run")
     (run / "environment.json").write_text('{"task": ', encoding="utf-8")
-    with pytest.raises(UserError, match="environment.json: missing or damaged"):
+    with pytest.raises(UserError, match="environment.json: is damaged"):
         runs.read_run(run)
 
 
@@ -139,10 +140,10 @@ def test_written_options_are_no_change_to_themselves(tmp_path):
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     runs.write_json(path, {"phở": 0.25})
-    assert "phở" in path.read_text(encoding="utf-8") and runs.read_json(path) == {"phở": 0.25}
+    assert "phở" in path.read_text(encoding="utf-8") and read_json(path) == {"phở": 0.25}
     with pytest.raises(TypeError):
         runs.write_json(path, {"bad": {1, 2}})
-    assert runs.read_json(path) == {"phở": 0.25}
+    assert read_json(path) == {"phở": 0.25}
 
     def full(self, *arguments, **keywords):
         raise OSError(28, "No space left on device")
@@ -150,7 +151,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(UserError, match="metrics.json: cannot be written .No space left"):
         runs.write_json(path, {"new": 1})
-    assert runs.read_json(path) == {"phở": 0.25}
+    assert read_json(path) == {"phở": 0.25}
 
 
 def test_a_figure_that_is_no_number_is_still_json(tmp_path):
@@ -165,11 +166,11 @@ def test_a_figure_that_is_no_number_is_still_json(tmp_path):
 
 
 def test_missing_and_damaged_json_name_the_file(tmp_path):
-    with pytest.raises(UserError, match="nothing.json: missing or damaged"):
-        runs.read_json(tmp_path / "nothing.json")
+    with pytest.raises(UserError, match="nothing.json: cannot be read"):
+        read_json(tmp_path / "nothing.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="bytes.json: missing or damaged"):
-        runs.read_json(tmp_path / "bytes.json")
+    with pytest.raises(UserError, match="bytes.json: is damaged"):
+        read_json(tmp_path / "bytes.json")
 
 
 def test_csv_keeps_commas_quotes_lines_and_vietnamese(tmp_path):

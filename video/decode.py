@@ -30,7 +30,10 @@ from common.errors import UserError, reason
 from video.sampling import BLACK, Sampling
 
 RESIZES = ("crop", "squash")
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 36_000_000
+"""Of a frame, 8K and a little: a decoder may hold seventeen at once."""
+MAX_DECODED = 200_000_000_000
+"""Pixels of all the frames that are decoded for one use of a clip, an hour in 1080p: what bounds the time it takes."""
 MAX_FRAMES = 1_000_000
 MAX_FAULTS = 1_000
 """Broken packets in a row after which the rest of a file is given up."""
@@ -219,7 +222,7 @@ def _packets(path: str | Path, container: InputContainer, stream: VideoStream) -
 
 def _decoded(path: str | Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame that decodes, at least one. Packets that don't are passed over, as players do."""
-    faults = count = 0
+    faults = count = pixels = 0
     problem = ""
     packets = _packets(path, container, stream)
     end = False
@@ -233,9 +236,11 @@ def _decoded(path: str | Path, container: InputContainer, stream: VideoStream) -
             continue
         faults = 0 if frames else faults
         for frame in frames:
-            count += 1
+            count, pixels = count + 1, pixels + frame.width * frame.height
             if count > MAX_FRAMES:
                 raise UserError(f"{path}: more than {MAX_FRAMES:,} frames; cut it into clips")
+            if pixels > MAX_DECODED:
+                raise UserError(f"{path}: its first {count:,} frames have {pixels:,} pixels; cut it into clips")
             yield frame
     if not count:
         raise UserError(

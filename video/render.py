@@ -7,7 +7,6 @@ Loads matplotlib, for its font alone: import this module only where a clip is to
 
 import bisect
 import os
-import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError, reason
+from common.files import beside, remove
 from video.decode import frame_rate, iterate_frames
 
 CODECS = {
@@ -85,7 +85,7 @@ def _check(source: str | Path, target: Path, overwrite: bool) -> None:
 @contextmanager
 def _written(target: Path) -> Iterator[BinaryIO]:
     """A file beside `target` that takes its place at the end, and is gone if there was no good one."""
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    fresh = beside(target)
     try:
         with open(fresh, "wb") as file:
             yield file
@@ -93,7 +93,7 @@ def _written(target: Path) -> Iterator[BinaryIO]:
     except (OSError, FFmpegError) as error:
         raise UserError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or reason(error)})") from None
     finally:
-        fresh.unlink(missing_ok=True)
+        remove(fresh)
 
 
 def _encode(file: BinaryIO, images: Iterator[np.ndarray], rate: Fraction) -> None:

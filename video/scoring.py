@@ -23,8 +23,8 @@ from common.runs import (
     cache_directory,
     fingerprints,
     prediction_rows,
-    read_json,
     read_run,
+    read_trained_on,
     refuse_existing,
     write_csv,
     write_json,
@@ -194,7 +194,7 @@ def evaluate_run(options: EvaluateVideoOptions) -> dict[str, Any]:
     own = options.data is None and options.features is None
     if not own or key != "train":  # a file is no training split just because it is called train.csv
         overlap = check_overlap(
-            read_json(run / "trained-on.json"),
+            read_trained_on(run),
             trained_on(rows),
             names=("the run's training split", options.data or options.features or key),
             allow=options.allow_leaky_split or (own and (trained.allow_leaky_split or trained.random_split)),

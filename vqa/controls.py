@@ -18,7 +18,7 @@ import torch
 from common.config import build, same_value, to_plain
 from common.encoders import count_parameters
 from common.errors import UserError
-from common.runs import read_json, read_run
+from common.runs import read_run, read_trained_on
 from common.splits import link_groups
 from vqa.model import VqaConfig, VqaModel
 from vqa.options import TrainVqaOptions
@@ -99,7 +99,7 @@ def same_training(options: TrainVqaOptions, trained_on: dict[str, list[str]]) ->
             try:
                 task, saved = read_run(path)
                 same = task == "vqa" and _trains_alike(build(TrainVqaOptions, saved), options)
-                if same and read_json(path / "trained-on.json") == trained_on:
+                if same and read_trained_on(path) == trained_on:
                     return path
             except UserError:  # somebody else's, damaged, or of options that are no more: of no use here
                 continue

@@ -4,7 +4,6 @@ Belongs here: choosing what is shown of the predictions of a split, and finding 
 drawing (`common/plots.py`), counting (`common/confusion.py`), and where the predictions come from (`vqa/scoring.py`).
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from common.config import build
 from common.confusion import confusions
 from common.errors import UserError
 from common.images import read_image, shown_box
+from common.predictions import read_back
 from common.progress import checkpoint_directory
 from common.runs import cache_directory, read_run, refuse_existing
 from vqa.options import PredictVqaOptions, TrainVqaOptions
@@ -179,14 +179,19 @@ def read_predictions(run: Path, split: str) -> list[dict[str, Any]]:
     if not path.is_file():
         hint = "; if it was trained with --no-test, show --split validation" if split == "test" else ""
         raise UserError(f"{path}: not there, so {run} was not scored on {split}{hint}")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row | {"probability": float(row["probability"])} for row in csv.DictReader(file)]
-        wanted = {"id", "group", "type", "gold", "predicted", "question", "image"}
-        if not rows or any(None in row.values() or not wanted <= row.keys() for row in rows):
-            raise ValueError("columns or cells are missing")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: damaged ({error}); score the run again") from None
+    numbers, columns = read_back(path)
+    wanted = ("id", "group", "type", "gold", "predicted", "question", "image", "probability")
+    lacking = [name for name in wanted if name not in columns]
+    if lacking:
+        raise UserError(f"{path}: damaged (it has no column {lacking[0]}); score the run again")
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for number, row in zip(numbers, rows, strict=True):
+        try:
+            row["probability"] = float(row["probability"])
+        except ValueError:
+            raise UserError(f"{path}, row {number}: damaged (probability is no number); score the run again") from None
+        if not 0 <= row["probability"] <= 1:
+            raise UserError(f"{path}, row {number}: damaged (probability is not in 0–1); score the run again")
     return rows
 
 

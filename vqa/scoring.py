@@ -24,8 +24,8 @@ from common.runs import (
     cache_directory,
     fingerprints,
     prediction_rows,
-    read_json,
     read_run,
+    read_trained_on,
     refuse_existing,
     write_csv,
     write_json,
@@ -189,7 +189,7 @@ def open_run_to_score(options: EvaluateOptions | EvaluateAttentionOptions, *, bo
         key = options.split if Path(options.data).is_dir() else Path(options.data).stem
     if options.data is not None or key != "train":  # a file is no training split just because it is called train.csv
         leak = check_trained_on(
-            read_json(run / "trained-on.json"),
+            read_trained_on(run),
             trained_on(rows),
             where=options.data or key,
             allow=options.allow_leaky_split or (options.data is None and trained.allow_leaky_split),
