@@ -13,6 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from common.errors import plain_line
 from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
 from common.study import Cell, Comparison, Pivot, first_few
@@ -93,9 +94,8 @@ def write_tables(
 
     lines = [f"# {title}", "", "```", command, "```", "", *[f"- {note}" for note in notes]]
     for section in sections:
-        escaped = [{_bars(name): _bars(value) for name, value in row.items()} for row in section.rows]
         lines += ["", *([f"## {section.caption}", ""] if section.caption else [])]
-        lines += [*([section.sentence, ""] if section.sentence else []), markdown(escaped)]
+        lines += [*([section.sentence, ""] if section.sentence else []), markdown(section.rows)]
         lines += ["", *(f"- {finding}" for finding in section.findings)] if section.findings else []
     lines += ["", "![accuracy, measured and reported](accuracy.png)"] if pictured else []
     found = {"title": title, "command": command, "notes": notes, "cells": entries}
@@ -310,16 +310,13 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
     return tables
 
 
-def _bars(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
 def _latex(title: str, notes: Sequence[str], sections: Sequence[_Section]) -> str:
     """Plain tabular environments, which need no package; names are escaped by tabulate."""
     lines = [f"% {' '.join(line.split())}" for line in (title, *notes)]
     for section in sections:
         aligned = ["left", *["right"] * (len(section.rows[0]) - 1)]
-        text = tabulate(section.rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
+        rows = [{plain_line(name): plain_line(value) for name, value in row.items()} for row in section.rows]
+        text = tabulate(rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
         told = [section.caption, section.sentence, *section.findings]
-        lines += ["", *[f"% {line}" for line in told if line], text]
+        lines += ["", *[f"% {plain_line(line)}" for line in told if line], text]
     return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")

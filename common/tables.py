@@ -10,10 +10,17 @@ from typing import Any
 
 from tabulate import tabulate
 
+from common.errors import plain_line
+
+_ACTIVE = re.compile(r"[\\|<]")  # what ends a cell, begins a tag, or takes the meaning from one of these
+
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a GitHub table, columns in the order of the first row; accuracies and losses with four decimals."""
-    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    """Rows as a GitHub table, columns in the order of the first row; accuracies and losses with four decimals.
+
+    Whatever a text holds, it stays in its cell, and nothing in it is taken for HTML.
+    """
+    shown = [{_cell(name): _cell(value) for name, value in row.items()} for row in rows]
     return tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True)
 
 
@@ -49,4 +56,4 @@ def error_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.4f}"
-    return str(value)
+    return _ACTIVE.sub(r"\\\g<0>", plain_line(str(value)))

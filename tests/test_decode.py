@@ -508,7 +508,7 @@ def test_bad_clips_are_refused_in_one_line(tmp_path, monkeypatch, capfd):
                 use(name)
             message = str(error.value)
             assert message.startswith(f"{name}: ") and why in message and "\n" not in message
-        if why not in ("not one frame decodes", f"more than {decode.MAX_PIXELS:,} pixels"):  # their headers can still be read
+        if name not in ("cut.mkv", "huge.gif"):  # their headers can still be read
             with pytest.raises(UserError, match=why):
                 frame_rate(name)
     assert capfd.readouterr() == ("", "")

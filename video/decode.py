@@ -35,6 +35,8 @@ MAX_PIXELS = 36_000_000
 MAX_DECODED = 200_000_000_000
 """Pixels of all the frames that are decoded for one use of a clip, an hour in 1080p: what bounds the time it takes."""
 MAX_FRAMES = 1_000_000
+MAX_HELD = 2 * 2**30
+"""Bytes of the frames that one clip is sampled to."""
 MAX_FAULTS = 1_000
 """Broken packets in a row after which the rest of a file is given up."""
 READ_SECONDS = 60
@@ -104,10 +106,15 @@ def read_clip(
     if resize not in RESIZES:
         raise UserError(f"frame resize {resize!r}: allowed are {', '.join(RESIZES)}")
     count = _count(path)
+    most = MAX_HELD // (3 * size * size)
     held = np.empty(0, dtype=np.int64)
     for _ in range(2):
         indices = sampling.indices(count, generator)
         wanted = np.unique(indices[indices != BLACK])
+        if len(wanted) > most:
+            raise UserError(
+                f"{path}: {len(wanted):,} frames of {size} pixels were asked for; at most {most:,} are held"
+            )
         if not np.array_equal(wanted, held):  # in the second round, they may be just those that were read
             frames, decoded = _read(path, wanted, size, resize, full)
             held = wanted[: len(frames)]

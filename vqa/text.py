@@ -233,7 +233,8 @@ class QuestionProcessor:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if self.segmentation in WORDS:
-            self.tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
+            text = self.tokenizer.backend_tokenizer.to_str(pretty=True)  # `tokenizers` itself would write half of it
+            files.write_whole(directory / "tokenizer.json", lambda file: file.write(text))
         else:
             self.tokenizer.save_pretrained(directory / "tokenizer")
         settings = {
