@@ -32,7 +32,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "syntax error"
+        problem = getattr(error, "problem", None) or error
         raise UserError(f"{where}{line}: is not valid YAML ({reason(ValueError(problem))})") from None
     except RecursionError:
         raise UserError(f"{where}: is not valid YAML (nested too deeply)") from None

@@ -224,17 +224,17 @@ def _photo() -> Any:
 
 
 def _clips(folder: Path) -> dict[str, Kind]:
+    import numpy as np
     from video_helpers import write_clip, write_frames
 
     from video.decode import count_frames, frame_rate, iterate_frames, read_clip
     from video.sampling import Sampling
 
+    rng = np.random.default_rng(0)
     write_clip(folder / "clip.mp4", seed=0)
     write_clip(folder / "clip.avi", seed=0)
     for name, codec, pixels in (("mkv", "ffv1", "bgra"), ("gif", "gif", "rgb8"), ("ts", "mpeg2video", "yuv420p")):
-        import numpy as np
-
-        frames = [np.full((24, 24, 3), 40 * number, np.uint8) for number in range(4)]
+        frames = [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(4 if name != "ts" else 12)]
         write_frames(folder / f"clip.{name}", frames, codec=codec, pixels=pixels)
 
     kinds = {}

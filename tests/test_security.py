@@ -3,7 +3,10 @@
 import ast
 import re
 import tomllib
+import warnings
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -11,7 +14,9 @@ SOURCES = sorted(path for room in ("common", "vqa", "video", "scripts") for path
 
 
 def test_every_promise_names_a_test_that_exists():
-    rows = [line for line in PAGE.partition("## Promises")[2].partition("## Trying it")[0].splitlines() if "|" in line][2:]
+    rows = [line for line in PAGE.partition("## Promises")[2].partition("## Trying it")[0].splitlines() if "|" in line][
+        2:
+    ]
     assert len(rows) > 20
     for row in rows:
         named = re.findall(r"`(tests/\w+\.py)::(\w+)`", row.split("|")[-2])
@@ -56,4 +61,15 @@ def test_warnings_of_ours_are_errors_and_versions_have_bounds():
     assert all(">=" in entry for entry in project["project"]["dependencies"])
     for bound in re.findall(r"`(\w+<\d+)`", PAGE.partition("## Versions")[2]):
         name, _, version = bound.partition("<")
-        assert any(entry.startswith(f"{name}>") and entry.endswith(f"<{version}") for entry in project["project"]["dependencies"])
+        assert any(
+            entry.startswith(f"{name}>") and entry.endswith(f"<{version}")
+            for entry in project["project"]["dependencies"]
+        )
+
+
+def test_a_warning_of_ours_is_an_error_here():
+    for module in ("common.images", "vqa.text", "video.decode"):
+        with pytest.raises(UserWarning):
+            warnings.warn_explicit("ours", UserWarning, "file.py", 1, module=module)
+    with warnings.catch_warnings(record=True):
+        warnings.warn_explicit("theirs", UserWarning, "file.py", 1, module="torch.nn")
