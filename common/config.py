@@ -71,6 +71,8 @@ def build(cls: type[Options], values: dict[str, Any], *, where: str | None = Non
     _refuse_unknown(cls, values, where)
     try:
         return cls(**values)
+    except UserError as error:  # of options that do not go together, or of a name that there is not
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "options"

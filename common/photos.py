@@ -238,6 +238,8 @@ def remember(record: Path, lines: Sequence[str]) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         with open(record, "ab", buffering=0) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+            content = memoryview("".join(f"{line}\n" for line in lines).encode())
+            while content:  # what a full disk has no room for is told at the second try
+                content = content[file.write(content) :]
     except OSError as error:
         raise UserError(f"cache {record}: cannot be written ({error.strerror}); give another with --cache") from None

@@ -140,8 +140,10 @@ def _fitting(
     found = {key: value for key, value in found.items() if value is not None or not key.endswith("num_batches_tracked")}
     for key, value in found.items():
         want = tuple(needed[key].shape)
-        if not isinstance(value, torch.Tensor) or tuple(value.shape) != want:
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+        if not plain or value.is_complex() or value.is_quantized or tuple(value.shape) != want:
             have = f"has shape {tuple(value.shape)}, not {want}" if isinstance(value, torch.Tensor) else "is missing"
+            have = have if value is None or tuple(getattr(value, "shape", want)) != want else "is no plain tensor"
             raise UserError(
                 f"weights {source} do not fit {what}: first missing or mismatching key '{prefix}{key}' "
                 f"{have}; name the encoder they were trained with"

@@ -164,12 +164,73 @@ def in_header(content: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", length) + header + content[8 + size :]
 
 
+def in_parquet(content: bytes, rng: random.Random) -> bytes:
+    """A well-formed Parquet file in which one column is of another type."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(content))
+    count = len(table)
+    column = rng.choice(
+        (
+            pyarrow.array([None] * count),
+            pyarrow.array([["a", None]] * count),
+            pyarrow.array([{"bytes": b"\xff", "path": None}] * count),
+            pyarrow.array([{"answer": ["a"]}] * count),
+            pyarrow.array([b"\x00\xff"] * count),
+            pyarrow.array([2**62] * count, pyarrow.timestamp("s")),
+            pyarrow.array([-(2**62)] * count, pyarrow.duration("s")),
+            pyarrow.array([float("inf"), float("nan"), 1e300][:count]),
+            pyarrow.array(["x" * 150_000] * count).dictionary_encode(),
+            pyarrow.array([True] * count),
+            pyarrow.array([10**6] * count, pyarrow.date32()),
+        )
+    )
+    out = io.BytesIO()
+    place = rng.randrange(table.num_columns)
+    pyarrow.parquet.write_table(table.set_column(place, table.column_names[place], column), out)
+    return out.getvalue()
+
+
+def in_pth(content: bytes, rng: random.Random) -> bytes:
+    """A file of torch's in which one weight is something else."""
+    import torch
+
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    inside = state.get("state_dict", state)
+    key = rng.choice(list(inside))
+    shape = tuple(inside[key].shape)
+    inside[key] = rng.choice(
+        (
+            None,
+            3,
+            "text",
+            [1, 2],
+            torch.zeros(()),
+            torch.zeros(1).expand(10**6, 10**6),
+            torch.zeros(shape).to_sparse() if shape else torch.zeros(2).to_sparse(),
+            torch.zeros(shape, dtype=torch.complex64),
+            torch.zeros(shape, dtype=torch.bool),
+            torch.full(shape, float("nan")),
+            torch.zeros(shape, device="meta"),
+        )
+    )
+    if rng.random() < 0.2:
+        inside[7] = inside.pop(key)
+    out = io.BytesIO()
+    torch.save(state, out)
+    return out.getvalue()
+
+
 BYTES: list[Damage] = [cut, flip, flip_head, giant, drop, repeat, blank, other_kind]
 TEXT: list[Damage] = [insert, insert, insert, replace, replace, replace, cut, flip, drop, repeat, other_kind]
 WAYS: dict[str, list[Damage]] = {
-    "json": [in_json, in_json, *TEXT],
-    "jsonl": [in_json, in_json, *TEXT],
-    "safetensors": [in_header, in_header, *BYTES],
+    "json": [*[in_json] * 8, *TEXT],
+    "jsonl": [*[in_json] * 8, *TEXT],
+    "safetensors": [*[in_header] * 5, *BYTES],
+    "parquet": [*[in_parquet] * 5, *BYTES],
+    "pth": [*[in_pth] * 5, *BYTES],
+    "pt": [*[in_pth] * 5, *BYTES],
     **dict.fromkeys(("csv", "tsv", "yaml", "txt"), TEXT),
 }
 

@@ -80,7 +80,8 @@ def state(place: Path, _: Path) -> None:
 
 
 def answers(place: Path, _: Path) -> None:
-    AnswerVocabulary.from_list([f"đáp án {number}" for number in range(999)]).save_pretrained(place)
+    write = AnswerVocabulary.from_list([f"đáp án {number}" for number in range(999)])
+    write_directory(place / "answers", write.save_pretrained)
 
 
 def fill_features(place: Path, made: Path) -> None:
@@ -217,7 +218,7 @@ from vqa.train import train
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 for limit in json.loads(sys.argv[3]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    small = "--epochs 1 --width 8 --workers 0 --batch-size 8 --train-encoder all".split()
+    small = "--epochs 1 --width 8 --workers 0 --batch-size 8 --train-encoder all --segmentation syllable".split()
     try:
         train(parse(TrainVqaOptions, ["--data", sys.argv[1], "--output", f"{sys.argv[2]}/{limit}", *small]))
         print(json.dumps([limit, "whole"]))
@@ -252,6 +253,25 @@ def test_a_run_on_a_full_disk_stops_with_a_line(trained):
         assert "cannot be written" in message and str(folder / str(limit)) in message and "\n" not in message
         assert not (folder / str(limit) / "metrics.json").exists()  # nobody takes it for finished
         assert not list((folder / str(limit)).rglob("*.new"))
+
+
+PYVI = """
+from common.errors import command
+from vqa.text import segment
+
+@command
+def main():
+    segment("món này là món gì")
+
+main()
+"""
+
+
+def test_no_room_for_pyvis_model(tmp_path):
+    """The library unpacks it into the temporary folder."""
+    (tmp_path / "main.py").write_text(PYVI, encoding="utf-8")
+    done = run("bash", "-c", f"ulimit -f 0; {sys.executable} -B {tmp_path / 'main.py'}", cache=tmp_path)
+    assert done.returncode == 2 and "segmentation pyvi: its model cannot be written" in done.stderr, done.stderr
 
 
 def test_scoring_with_no_room_for_its_output_ends_with_exit_code_2(trained, tmp_path):

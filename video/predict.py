@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from common.errors import UserError
+from common.errors import UserError, reason
 from common.images import Preprocessing, content_hash
 from common.pretrained import open_checkpoint
 from common.progress import checkpoint_directory
@@ -41,6 +41,10 @@ class Classifier:
         Raises `UserError` for a file that is missing or damaged.
         """
         model = open_checkpoint(VideoModel, directory, run="a video")
+        try:
+            _ = cls(model=model).source
+        except (TypeError, UserError) as error:  # an option that there is not, or a value out of range
+            raise UserError(f"checkpoint {directory}: its config reads no clips ({reason(error)})") from None
         return cls(model=model.to("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Self
 
 import torch
@@ -131,7 +132,13 @@ def segment(text: str, *, segmentation: str = "pyvi") -> str:
 @lru_cache(maxsize=REMEMBERED)
 def _pyvi(text: str) -> str:
     # Imported when needed: it takes 2 to 5 s (scikit-learn, its own model). Then 12,000 questions take one second.
-    from pyvi import ViTokenizer
+    try:
+        from pyvi import ViTokenizer
+    except OSError as error:  # it unpacks its model into the temporary folder
+        raise UserError(
+            f"segmentation pyvi: its model cannot be written to {gettempdir()} ({reason(error)}); make room there, set "
+            "TMPDIR to another folder, or choose --segmentation syllable"
+        ) from None
 
     return ViTokenizer.tokenize(text)
 
