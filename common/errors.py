@@ -4,6 +4,7 @@ Belongs here: the exception and the wrapper of every script's `main`. Does not b
 each check lives where the value enters.
 """
 
+import errno
 import functools
 import os
 import sys
@@ -59,8 +60,22 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
+        except OSError as error:
+            if not _is_full(error):
+                raise
+            if os.environ.get("RANK", "0") == "0":
+                where = f" ({error.filename})" if error.filename else ""
+                message = plain_line(f"{error.strerror or error}{where}: make room, or set TMPDIR to another folder")
+                print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
+            sys.exit(2)
 
     return wrapped
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether a library, which knows nothing of our errors, found no room: for its cache, or for a temporary file."""
+    full = (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", -1))
+    return error.errno in full or "temporary directory" in str(error)
 
 
 def _leave_scripts() -> None:

@@ -4,6 +4,7 @@ A full disk is a limit on the size of a file here (RLIMIT_FSIZE): writing beyond
 """
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -21,7 +22,7 @@ from common import features, photos, settling
 from common.checkpoints import save_state, whole_directory, write_directory
 from common.config import write_options
 from common.encoders import build_encoder
-from common.errors import UserError
+from common.errors import UserError, command
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing, content_hash
 from common.plots import plt, save_figure
@@ -211,7 +212,7 @@ def test_without_permission(made):
 TRAINING = """
 import json, resource, sys
 from common.config import parse
-from common.errors import UserError
+from common.errors import UserError, command
 from vqa.options import TrainVqaOptions
 from vqa.train import train
 
@@ -250,7 +251,7 @@ def test_a_run_on_a_full_disk_stops_with_a_line(trained):
     folder, said = trained
     assert said.pop(10**9) == "whole"
     for limit, message in said.items():
-        assert "cannot be written" in message and str(folder / str(limit)) in message and "\n" not in message
+        assert "cannot be written" in message and str(folder) in message and "\n" not in message
         assert not (folder / str(limit) / "metrics.json").exists()  # nobody takes it for finished
         assert not list((folder / str(limit)).rglob("*.new"))
 
@@ -270,19 +271,55 @@ main()
 def test_no_room_for_pyvis_model(tmp_path):
     """The library unpacks it into the temporary folder."""
     (tmp_path / "main.py").write_text(PYVI, encoding="utf-8")
-    done = run("bash", "-c", f"ulimit -f 0; {sys.executable} -B {tmp_path / 'main.py'}", cache=tmp_path)
+    done = run("bash", "-c", f"ulimit -f 1; {sys.executable} -B {tmp_path / 'main.py'}", cache=tmp_path)
     assert done.returncode == 2 and "segmentation pyvi: its model cannot be written" in done.stderr, done.stderr
 
 
-def test_scoring_with_no_room_for_its_output_ends_with_exit_code_2(trained, tmp_path):
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody may write to is needed")
+def test_scoring_with_no_room_for_its_output_ends_with_exit_code_2(trained):
     folder, _ = trained
-    out = tmp_path / "scores.json"
-    out.write_text("mine", encoding="utf-8")
-    scripts = f"{sys.executable} scripts/evaluate.py {folder / str(10**9)} --workers 0 --output {out} --overwrite"
-    done = run("bash", "-c", f"ulimit -f 0; {scripts}", cache=folder / "cache")
+    run_directory = folder / str(10**9)
+    done = run(
+        sys.executable,
+        "scripts/evaluate.py",
+        run_directory,
+        "--workers",
+        0,
+        "--output",
+        "/proc/s.json",
+        cache=folder / "cache",
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("evaluate.py: error: ") and str(out) in done.stderr
-    assert out.read_text(encoding="utf-8") == "mine"
+    assert done.stderr.strip().splitlines()[-1].startswith("evaluate.py: error: /proc/s.json: cannot be written")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/tmp/x"),
+        FileNotFoundError("No usable temporary directory found"),
+    ],
+)
+def test_a_library_that_finds_no_room(error, capsys):
+    """Such as torch, which needs a temporary folder to be imported."""
+
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("\n") == 1 and "make room, or set TMPDIR" in said
+
+
+def test_another_os_error_is_a_defect(capsys):
+    @command
+    def main():
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file"):
+        main()
 
 
 def test_features_are_found_again_after_the_disk_was_full(tmp_path, made, monkeypatch):

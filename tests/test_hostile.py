@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import struct
 import threading
 import time
@@ -365,6 +366,18 @@ def test_a_clip_of_frames_larger_than_any(tmp_path):
         decode.count_frames(path)  # MPEG-4 says its size again, in each key frame
     except UserError as error:
         assert str(path) in str(error)
+
+
+def test_an_index_of_more_samples_than_there_are(tmp_path):
+    """A few bytes of an MP4's index stand for 80 million samples; FFmpeg would make room for each."""
+    path = write_clip(tmp_path / "c.mp4", seed=0)
+    content, many = bytearray(path.read_bytes()), 80_000_000
+    for box, values, behind in ((b"stsz", (1, many), 8), (b"stts", (many,), 12), (b"stsc", (many,), 16)):
+        struct.pack_into(f">{len(values)}I", content, content.index(box) + behind, *values)
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in kB
+    refused("not one frame decodes|not a video", path, decode.count_frames, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5 * 2**20
 
 
 # --- folders

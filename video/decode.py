@@ -9,9 +9,10 @@ process per core already, and FFmpeg's frame threads can deadlock when decoding 
 stay silent, as PyAV keeps them unless `av.logging.set_level` says otherwise: nothing is set here.
 """
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +40,8 @@ MAX_HELD = 2 * 2**30
 """Bytes of the frames that one clip is sampled to."""
 MAX_FAULTS = 1_000
 """Broken packets in a row after which the rest of a file is given up."""
+MAX_ALLOCATION = 2**29
+"""Bytes that FFmpeg may ask for at once. It believes the number of samples that an index tells, in a few bytes."""
 READ_SECONDS = 60
 """How long FFmpeg may look for one packet before the file counts as unreadable."""
 
@@ -54,6 +57,18 @@ PROGRESSIVE = (0, 1)
 """FFmpeg's `AVFieldOrder` of a stream whose pictures are whole: unknown and progressive."""
 LONG_SIDE = 8
 """From this ratio of the sides on, the centre is cut out before it is resized, for memory's sake."""
+
+
+def _bound_allocations() -> None:
+    """Hand `MAX_ALLOCATION` to the FFmpeg that comes in PyAV's wheel, which PyAV itself has no way to do."""
+    inside = Path(av.__file__).parent
+    for folder in (inside.parent / "av.libs", inside / ".dylibs"):
+        for library in folder.glob("*avutil*"):
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_ALLOCATION))
+
+
+_bound_allocations()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, Self
 
 import torch
@@ -136,8 +135,8 @@ def _pyvi(text: str) -> str:
         from pyvi import ViTokenizer
     except OSError as error:  # it unpacks its model into the temporary folder
         raise UserError(
-            f"segmentation pyvi: its model cannot be written to {gettempdir()} ({reason(error)}); make room there, set "
-            "TMPDIR to another folder, or choose --segmentation syllable"
+            f"segmentation pyvi: its model cannot be written to the temporary folder ({reason(error)}); make room there, "
+            "set TMPDIR to another, or choose --segmentation syllable"
         ) from None
 
     return ViTokenizer.tokenize(text)
