@@ -135,8 +135,8 @@ def _pyvi(text: str) -> str:
         from pyvi import ViTokenizer
     except OSError as error:  # it unpacks its model into the temporary folder
         raise UserError(
-            f"segmentation pyvi: its model cannot be written to the temporary folder ({reason(error)}); make room there, "
-            "set TMPDIR to another, or choose --segmentation syllable"
+            f"segmentation pyvi: its model cannot be written to the temporary folder ({reason(error)}); make room "
+            "there, set TMPDIR to another, or choose --segmentation syllable"
         ) from None
 
     return ViTokenizer.tokenize(text)
