@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from classifier_helpers import write_photo
 from safetensors.torch import load_file
 from test_study import FAKE
+from tqdm import tqdm
 from video_helpers import write_clip
 
 from common import features, photos
@@ -35,7 +37,7 @@ from vqa.options import TrainVqaOptions
 from vqa.shapes import embedded_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 300  # on a machine that others use; alone it takes two
+SECONDS = 500  # on a machine that others use; alone it takes two
 SMALL = Preprocessing(size=32)
 VIEWS = {
     "photo": PhotoViews(preprocessing=SMALL),
@@ -62,6 +64,7 @@ def made(tmp_path_factory) -> dict[str, list[str]]:
 
 def _work(start, answer, work: Callable[[], object]) -> None:
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # forks share the one they are born with, and one that is killed may hold it
     start.wait()
     answer.send(work())
 
