@@ -90,8 +90,13 @@ def run_all(
         while waiting or under_way:
             while waiting and len(under_way) < jobs:
                 run = waiting.pop(0)
+                if run.finished:  # meanwhile, by another process that runs the same study
+                    bar.update()
+                    continue
                 process = _start(run, scripts, launcher, environment, forks)
-                if process is None:
+                if process is None and run.finished:
+                    bar.update()
+                elif process is None:
                     failed[run.name] = f"another process runs it now ({run.log})"
                     bar.update()
                 else:
@@ -124,7 +129,7 @@ def _start(
     command = [*(launcher if run.resumes else [sys.executable]), str(scripts / f"{run.cell.script}.py")]
     try:
         with run.log.open("ab") as log:
-            if not _lock(log):
+            if not _lock(log) or run.finished:  # it may have ended between the two
                 return None
             arguments = run.arguments()
             command += arguments

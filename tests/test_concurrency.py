@@ -229,7 +229,8 @@ from common.study_runs import run_study
 def main():
     sys.exit(run_study(parse(StudyOptions), scripts=Path("scripts")))
 
-main()
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -241,7 +242,7 @@ def test_one_study_by_two(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(output: str) -> subprocess.Popen:
-        command = [sys.executable, "start.py", "s.yaml", "--output", output, "--launcher", sys.executable]
+        command = [sys.executable, "start.py", "s.yaml", "--output", output]
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True)
 
     both = [start("shared"), start("shared")]
