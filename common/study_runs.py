@@ -26,7 +26,8 @@ from common.errors import UserError
 from common.runs import typed_command
 from common.study import Cell, Study, StudyOptions, choose, read_study
 from common.study_options import Assigned, cell_options, left_out_note
-from common.study_processes import Run, run_all, terminated_like_interrupted
+from common.study_processes import Processes, run_all, terminated_like_interrupted
+from common.study_start import Run
 from common.study_tables import write_tables
 
 _FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured
@@ -72,7 +73,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     try:
         _make(output)
         with terminated_like_interrupted():
-            failed = run_all(todo, given.jobs, scripts, launcher, keep=given.checkpoints)
+            failed = run_all(todo, given.jobs, Processes(given.jobs, scripts, launcher), keep=given.checkpoints)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise
