@@ -12,6 +12,8 @@ from common.config import parse
 from common.errors import UserError
 from common.letters import R3_LOSSES, LetterNet, fit_letters, train_letters
 from common.letters_options import LettersOptions
+from common.predictions import read_scored
+from common.study_values import read_measured
 
 
 def options(*arguments: object) -> LettersOptions:
@@ -77,6 +79,26 @@ def test_nothing_was_reported_of_another_setting(other, capsys):
     found = train_letters(options("--epochs", 10, *other))
     assert "reported" not in capsys.readouterr().out
     assert found["losses"][0]["reported"] is None
+
+
+def test_a_run_has_every_letter_that_was_to_be_written(tmp_path):
+    """What common/study_values.py and common/predictions.py read of it; one word of the two begins like the other."""
+    words = ("mẹo hay", "mèo", "có")
+    found = options("--words", *words, "--epochs", 120, "--kind", "gru", "--output", tmp_path / "run")
+    train_letters(found)
+    scored = read_scored(tmp_path / "run", "train")
+    assert scored.columns["id"] == [f"{word}-{place}" for word in words for place in range(1, len(word))]
+    assert scored.groups == [word for word in words for _ in word[1:]] and scored.grouped_by == "group"
+    assert "".join(scored.columns["gold"]) == "ẹo hayèoó"
+    measured = read_measured(tmp_path / "run")
+    by_word = measured.groups["by_word"]
+    assert by_word["có"] == {"accuracy": 1.0, "n": 1}
+    assert {by_word["mèo"]["accuracy"] == 1, by_word["mẹo hay"]["accuracy"] == 1} == {True, False}
+    assert measured.split == "train" and measured.figures["n"] == 9 and measured.figures["epochs"] == 120
+    assert measured.figures["accuracy"] == scored.right.mean() and 0 < measured.figures["seconds"] < 60
+    assert measured.figures["parameters"] == 3 * (10 * 12 + 12 * 12 + 2 * 12) + 13 * 10
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "history.jsonl").open(encoding="utf-8")]
+    assert measured.figures["loss"] == losses[-1] < losses[0]
 
 
 def test_words_of_other_lengths_and_another_language(capsys):
