@@ -112,7 +112,9 @@ class Jobs:
                 for job in alive:
                     job.cancel()
         if alive:
-            print(f"cancelled {len(alive)} job{'s'[: len(alive) > 1]}", file=sys.stderr, flush=True)
+            late = [str(job) for job in alive if job.alive]
+            more = f"; not ended yet: {', '.join(late)}" if late else ""
+            print(f"cancelled {len(alive)} job{'s'[: len(alive) > 1]}{more}", file=sys.stderr, flush=True)
 
 
 class Job:
@@ -122,6 +124,9 @@ class Job:
         self._job, self._run, self._local = job, run, local
         self._looked = 0.0
         self._ended: Ended | None = None
+
+    def __str__(self) -> str:
+        return f"{self._run.name} (job {self._job.job_id})"
 
     def poll(self, *, now: bool = False) -> Ended | None:
         """How it ended, or None; `now`: looked at again, however short ago that was."""

@@ -3,17 +3,22 @@
 import csv
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from common.config import parse
+from common.config import build, parse
 from common.errors import UserError
 from common.letters import R3_LOSSES, LetterNet, fit_letters, train_letters
 from common.letters_options import LettersOptions
 from common.predictions import read_scored
+from common.statistics import ALPHA, smallest_p
+from common.study import read_study
 from common.study_values import read_measured
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def options(*arguments: object) -> LettersOptions:
@@ -136,3 +141,16 @@ def test_bad_input(arguments, said):
 def test_as_a_command(run_script):
     result = run_script("scripts/train_letters.py", "--given", "z", check=False)
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "'z' is in none" in result.stderr
+
+
+def test_the_study_trains_nets_of_one_size_over_enough_seeds():
+    study = read_study(ROOT / "configs" / "studies" / "r3_letters.yaml")
+    made = {cell.name: build(LettersOptions, cell.shared | cell.own) for cell in study.cells}
+    assert {name: net.kind for name, net in made.items()} == {"RNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
+    assert made["RNN"].is_r3 and {(net.hidden, net.epochs, net.learning_rate) for net in made.values()} == {
+        (12, 100, 0.01)
+    }
+    assert study.cells[0].reported["loss"] == R3_LOSSES[100]
+    primary = [comparison.cells for comparison in study.compare if comparison.primary]
+    assert primary == [("RNN", "GRU"), ("RNN", "LSTM")]
+    assert len(primary) * smallest_p(len(study.cells[0].seeds)) < ALPHA  # Holm's first step can be passed

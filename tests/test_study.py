@@ -22,6 +22,7 @@ from study_helpers import FAKE
 
 from common.config import parse
 from common.errors import UserError
+from common.statistics import ALPHA, smallest_p
 from common.study import StudyOptions, read_study
 from common.study_runs import run_study
 from common.study_tables import draw_bars, mean_and_spread, read_measured, write_tables
@@ -113,6 +114,16 @@ def test_every_study_of_the_repository_is_read():
     r4 = {cell.name: cell for cell in read_study(ROOT / "configs/studies/r4_vqa_attention.yaml").cells}
     assert r4["MobileNetV2, attention"].reported == {"loss": 0.4503, "accuracy": 0.8317}
     assert sum(bool(cell.reported) for cell in r4.values()) == 4
+
+
+def test_every_primary_comparison_of_the_repository_can_pass():
+    """By Holm over the study's, with the seeds that both of its cells have."""
+    for file in sorted((ROOT / "configs" / "studies").glob("*.yaml")):
+        study = read_study(file)
+        seeds = {cell.name: set(cell.seeds) for cell in study.cells}
+        primary = [comparison.cells for comparison in study.compare if comparison.primary]
+        for first, second in primary:
+            assert smallest_p(len(seeds[first] & seeds[second])) * len(primary) <= ALPHA, file.name
 
 
 @pytest.mark.parametrize(
