@@ -245,6 +245,8 @@ def _notes(
         notes.append("measured on: " + ", ".join(f"{split} (n = {as_text('n', n)})" for split, n in scored))
     if "validation" in (split for split, _ in scored):
         notes.append("validation is what recipes are chosen on: its figures are no test results")
+    if "train" in (split for split, _ in scored):
+        notes.append("train is what was to be learned: its figures say nothing of anything else")
     seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
     notes.append("seeds: " + (", ".join(map(str, seeds)) or "none finished"))
     if any(len(entry["seeds"]) > 1 for entry in entries):

@@ -24,9 +24,9 @@ _TIMED = "seconds_per_32"  # TEST_SECONDS as metrics.json has it
 class Measured:
     """What one finished run left behind."""
 
-    split: str  # test, or validation where test was not opened
+    split: str  # test, or validation where test was not opened, or train where there is no other
     figures: dict[str, float]  # loss, accuracy, n, …; train loss, …; seconds of training; trained parameters
-    groups: dict[str, dict[str, dict[str, float]]]  # by_type or by_class → type → accuracy, n, …
+    groups: dict[str, dict[str, dict[str, float]]]  # by_type, by_class or by_word → type → accuracy, n, …
     leaks: list[str]
     device: str | None  # what it ran on, if it says so
 
@@ -34,13 +34,13 @@ class Measured:
 def read_measured(run: Path) -> Measured:
     """The figures of a finished run. Raises `UserError` if its metrics.json is damaged or has no split that counts."""
     metrics = read_json(run / "metrics.json")
-    split = next((name for name in ("test", "validation") if name in metrics), None)
+    split = next((name for name in ("test", "validation", "train") if name in metrics), None)
     if split is None:
-        raise UserError(f"{run / 'metrics.json'}: has neither test nor validation")
+        raise UserError(f"{run / 'metrics.json'}: has neither test nor validation nor train")
     figures = {key: value for key, value in metrics[split].items() if isinstance(value, int | float)}
     if _TIMED in figures:
         figures[TEST_SECONDS] = figures.pop(_TIMED)
-    for other in ("validation", "train") if split == "test" else ("train",):
+    for other in {"test": ("validation", "train"), "validation": ("train",), "train": ()}[split]:
         for metric in ("accuracy", "loss"):
             value = metrics.get(other, {}).get(metric)
             figures |= {f"{other} {metric}": value} if isinstance(value, int | float) else {}
