@@ -211,6 +211,8 @@ def write_report(
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
     for path in sorted(run.glob("confusion-*.png")):
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
+    if (run / "examples.png").exists():
+        lines += ["![examples of predictions](examples.png)", ""]
     for path in sorted(run.glob("photos-*.png")):
         lines += [f"![best and worst classified, {path.stem.removeprefix('photos-')}]({path.name})", ""]
     (run / "report.md").write_text("\n".join(lines), encoding="utf-8")

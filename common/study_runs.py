@@ -29,7 +29,7 @@ from common.study_options import Assigned, cell_options, left_out_note
 from common.study_processes import Run, run_all, terminated_like_interrupted
 from common.study_tables import write_tables
 
-_FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured
+_FREE = {"cache", "workers", "tracker", "examples"}  # options that do not change what is measured
 _PATHS = (
     "data",
     "images",

@@ -56,10 +56,15 @@ def read_measured(run: Path) -> Measured:
         figures |= {f"f1 {name}": values["f1"]} if "f1" in values else {}
     trained = environment.get("parameters", {}).get("trained")
     figures |= {} if trained is None else {"parameters": trained}
+    leaks = [note for note in run_notes(run) if "LEAK" in note]
+    return Measured(split=split, figures=figures, groups=groups, leaks=leaks, device=environment.get("device"))
+
+
+def run_notes(run: Path) -> list[str]:
+    """The notes in a run's report, of its data, its splits and what it is made of; none if there is no report."""
     report = run / "report.md"
     lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
-    leaks = [line.removeprefix("- ") for line in lines if "LEAK" in line]
-    return Measured(split=split, figures=figures, groups=groups, leaks=leaks, device=environment.get("device"))
+    return [line.removeprefix("- ") for line in lines if line.startswith("- ")]
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -21,7 +21,7 @@ from common.batches import BatchSource
 from common.checkpoints import write_directory
 from common.config import read_yaml, to_plain
 from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
-from common.errors import UserError
+from common.errors import UserError, reason
 from common.features import ViewSource
 from common.images import Preprocessing
 from common.runs import (
@@ -40,7 +40,7 @@ from common.settling import settle
 from common.training import Scores, checkpoint_directory, fit, make_accelerator
 
 _MAY_CHANGE = set(
-    "config output resume overwrite cache workers epochs patience tracker test score score_train timed".split()
+    "config output resume overwrite cache workers epochs patience tracker test score score_train timed examples".split()
 )
 
 
@@ -67,6 +67,8 @@ class Parts:
     """its per-sample rows"""
     draw: Callable[[Sequence[Mapping[str, Any]], Path, str], None]
     """draws what there is to draw of a split's predictions into a run"""
+    examples: Callable[[Sequence[Mapping[str, Any]], Path, str], None] | None
+    """draws examples of a split's predictions into a file; None where there is nothing to show, or nobody wants it"""
     trained_on: dict[str, list[str]]
     """fingerprints of the training split, so that scoring it later is refused"""
     notes: list[str]
@@ -133,17 +135,23 @@ def train_task(
         ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
+    not_drawn: list[str] = []
+    said: dict[str, list[dict[str, Any]]] = {}
     for split in (name for name in scored_splits(options) if name not in parts.missing):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:
-            said = parts.predictions(split, scores)
-            write_csv(run / f"predictions-{split}.csv", said)
-            parts.draw(said, run, split)
+            said[split] = parts.predictions(split, scores)
+            write_csv(run / f"predictions-{split}.csv", said[split])
+            not_drawn += _draw(f"the pictures of {split}", parts.draw, said[split], run, split)
     if accelerator.is_main_process:
         from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
 
-        draw_curves(history, run / "curves.png")
+        not_drawn += _draw("curves.png", draw_curves, history, run / "curves.png")
+        (run / "examples.png").unlink(missing_ok=True)  # of what was scored before, where a finished run is resumed
+        if parts.examples is not None:
+            split = "test" if "test" in said else "validation"
+            not_drawn += _draw("examples.png", parts.examples, said[split], run / "examples.png", split)
         seconds = sum(row["seconds"] for row in history)
         trained = f"trained for {len(history)} epochs, {seconds:,.0f} s"
         if parts.trained_in is not None:
@@ -151,6 +159,7 @@ def train_task(
         notes = [f"scored: checkpoints/{options.score}, {trained}", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
+        notes += not_drawn
         title = f"{parts.title}: run {run.name}"
         table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics, by=parts.by)
         write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
@@ -158,6 +167,15 @@ def train_task(
         print(f"\n{table}\n\n{notes[0]}; everything is in {run}\nnext:\n{steps}", flush=True)
     accelerator.end_training()
     return run
+
+
+def _draw(name: str, draw: Callable[..., None], *given: Any) -> list[str]:
+    """Draw a picture; → a note that says why it is not there, if it fails: none is worth a trained run."""
+    try:
+        draw(*given)
+    except Exception as error:  # whatever it is: the figures are there, and are about to be written
+        return [f"{name} could not be drawn: {reason(error)}"]
+    return []
 
 
 def scored_splits(options: Any) -> list[str]:
