@@ -1,18 +1,15 @@
 """Curves of all runs of a study in one picture: how every cell learned, seed by seed.
 
-Belongs here: reading the histories that runs leave behind, and drawing them. The curves of one run, and what all
-pictures share, are in `common/plots.py`.
+Belongs here: drawing. Histories are read in `common/study_values.py`; the curves of one run, and what all pictures
+share, are in `common/plots.py`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from common.errors import UserError
 
 History = Sequence[Mapping[str, Any]]  # a row per epoch
 _SPLITS = ("train", "validation")
@@ -22,23 +19,6 @@ _COLUMNS = 4  # of cells
 _CELL = (3.3, 3.6)  # inches of a cell with its two panels
 _PANELS = {"accuracy": (0.3, 1.25), "loss": (1.75, 1.25)}  # inches from the cell's top, and height
 _OUTLIERS = 0.02  # part of the losses, the highest, for which the others are not flattened
-
-
-def read_history(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's `history.jsonl`; none if it has no such file, as what trains nothing has none.
-
-    Raises `UserError` if it is damaged.
-    """
-    path = run / "history.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); run it again") from None
-    return rows
 
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:

@@ -18,9 +18,10 @@ from markupsafe import Markup
 from common.errors import UserError
 from common.report_text import fenced, markdown_text, without_machine
 from common.runs import write_text
-from common.study_curves import draw_runs, read_history
+from common.study_curves import draw_runs
 from common.study_pictures import Pictured, as_data, best_seed, cell_confusion, cell_examples, median_seed
 from common.study_provenance import Runs, environment, known_paths, overlaps, shared_options, splits
+from common.study_values import read_history
 from common.tables import markdown
 
 _MOST_DATA = 9_500_000  # characters of pictures in the page
@@ -108,10 +109,7 @@ def _pictures(
         found["bars"] = [Pictured(cell="", path=output / "accuracy.png", told="measured accuracy, and reported")]
     histories: dict[str, list[list[dict[str, Any]]]] = {}
     for (cell, _), run in runs.items():
-        try:
-            histories.setdefault(cell, []).append(read_history(run))
-        except UserError as error:
-            problems.append(str(error))
+        histories.setdefault(cell, []).append(read_history(run))
     try:
         if draw_runs(histories, output / "curves.png", title=title):
             told = "accuracy and loss per epoch, every run"

@@ -92,7 +92,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         weights_named=assigned.weights_named,
         more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
-    print(f"\n{table}\n\neverything is in {output}", flush=True)
+    print(f"\n{table}\n\neverything is in {output}; {output / 'report.html'} shows it", flush=True)
     if failed:
         print(f"\n{len(failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, why in failed.items():

@@ -11,7 +11,8 @@ from test_plots import assert_tidy
 
 from common import plots
 from common.errors import UserError
-from common.study_curves import _limits, draw_runs, mean_curve, read_history
+from common.study_curves import _limits, draw_runs, mean_curve
+from common.study_values import read_history
 
 
 def history(epochs: int, start: float = 0.1) -> list[dict]:
