@@ -165,14 +165,18 @@ def _html(said: Mapping[str, Any]) -> str:
     return page.render(said | {"pictures": embedded, "problems": problems}, heads=_heads, tag=_tag) + "\n"
 
 
-def _heads(rows: Rows) -> list[tuple[str, list[str]]]:
-    """The columns of a table in groups: those of reported figures, of measured ones, and the others, unnamed."""
-    found: list[tuple[str, list[str]]] = []
+def _heads(rows: Rows) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """The columns of a table in groups: those of reported figures, of measured ones, and the others, unnamed.
+
+    Of each column its name, and whether words stand in it.
+    """
+    found: list[tuple[str, list[tuple[str, bool]]]] = []
     for column in rows[0]:
         group = next((word for word in ("reported", "measured") if column.startswith(f"{word} ")), "")
         if not found or found[-1][0] != group:
             found.append((group, []))
-        found[-1][1].append(column.removeprefix(f"{group} ") if group else column)
+        words = any(row[column][:1].isalpha() for row in rows)
+        found[-1][1].append((column.removeprefix(f"{group} ") if group else column, words))
     return found
 
 

@@ -80,8 +80,9 @@ def test_a_run_leaves_a_sheet_of_its_clips(clips, tmp_path, monkeypatch):
         for clip in shown:
             (guesses,) = clip.guesses
             first = guesses[0]
-            assert (clip.title, first.name, str(round(first.probability, 6))) in said
-            assert {guess.name for guess in guesses} == set(LABELS) and first.right == (first.name == clip.title)
+            gold = clip.title.removeprefix("gold: ")
+            assert (gold, first.name, str(round(first.probability, 6))) in said
+            assert {guess.name for guess in guesses} == set(LABELS) and first.right == (first.name == gold)
     best = [clip.guesses[0][0] for clip in rows[0][1]]
     assert sum(guess.right for guess in best) == min(3, sum(gold == predicted for gold, predicted, _ in said))
 

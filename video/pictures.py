@@ -85,7 +85,7 @@ def _show(model: VideoModel, batches: ClipBatches, source: ClipViews, item: int,
         for chance, place in zip(best.values, best.indices.tolist(), strict=True)
     ]
     photo = tiles(frames.permute(0, 2, 3, 1).numpy(), weights)
-    return Ranked(photo=photo, title=gold, guesses=[guesses]), weights is not None
+    return Ranked(photo=photo, title=f"gold: {gold}", guesses=[guesses]), weights is not None
 
 
 def tiles(frames: np.ndarray, weights: np.ndarray | None = None) -> Image.Image:
