@@ -22,7 +22,7 @@ from common.tables import markdown
 
 _NAMES = ("A", "B")
 # Options that say where a run lies and what it cost, not what was trained.
-_NOT_COMPARED = ("output", "cache", "workers", "tracker")
+_NOT_COMPARED = ("output", "cache", "workers", "tracker", "examples")
 _GROUPED = {"group": "by the column group", "id": "no group is named: every sample for itself"}
 _MOST_SHOWN = 8  # options of one script alone; the rest is counted
 

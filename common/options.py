@@ -169,6 +169,15 @@ class TrainingOptions:
 
 
 @options
+class ExampleOptions:
+    """examples of a run's predictions"""
+
+    examples: Annotated[int, Field(ge=0, le=12)] = 3
+    """examples.png shows so many good and so many bad predictions (of each type of question) on what they are about,
+    and where the model looked; 0: no such picture"""
+
+
+@options
 class ScoreOptions:
     """scoring"""
 

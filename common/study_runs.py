@@ -32,7 +32,7 @@ from common.study_processes import Executor, Processes, run_all
 from common.study_start import Run
 from common.study_tables import write_tables
 
-_FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured
+_FREE = {"cache", "workers", "tracker", "examples"}  # options that do not change what is measured
 _PATHS = (
     "data",
     "images",
@@ -100,7 +100,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         weights_named=assigned.weights_named,
         more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
-    print(f"\n{table}\n\neverything is in {output}", flush=True)
+    print(f"\n{table}\n\neverything is in {output}; {output / 'report.html'} shows it", flush=True)
     if failed:
         print(f"\n{len(failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, why in failed.items():

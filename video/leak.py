@@ -30,7 +30,8 @@ from video.train import train
 
 SPLITS = ("group", "random")
 _SHOWN = {"accuracy": "test accuracy", "macro_f1": "macro F1", "loss": "loss"}
-_FREE = {"config", "output", "resume", "overwrite", "cache", "workers", "tracker"}  # change nothing that is measured
+# Options that change nothing that is measured.
+_FREE = {"config", "output", "resume", "overwrite", "cache", "workers", "tracker", "examples"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,9 @@ from vqa.options import TrainVqaOptions
 
 MATCHED = 0.01  # how far the parameters of a matched model may be from those it is to match, as a part of these
 # Options that do not change what is trained, only where it lies and what is scored of it.
-_NOT_TRAINED = set("config output resume overwrite cache workers tracker test score_train shuffled_images".split())
+_NOT_TRAINED = set(
+    "config output resume overwrite cache workers tracker test score_train examples shuffled_images".split()
+)
 _PATHS = {"data", "images", "weights"}
 
 
