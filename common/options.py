@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 CHECKPOINTS = ("best_accuracy", "best_loss", "last")
+NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes")  # change nothing that is measured
 
 
 @options

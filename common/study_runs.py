@@ -24,6 +24,7 @@ import yaml
 from common.config import read_yaml, same_value
 from common.errors import UserError
 from common.interruption import terminated_like_interrupted
+from common.options import NOT_MEASURED
 from common.runs import typed_command
 from common.study import Cell, Study, StudyOptions, choose, read_study
 from common.study_jobs import SLURM_JOBS, Jobs, slurm_parameters
@@ -32,7 +33,6 @@ from common.study_processes import Executor, Processes, run_all
 from common.study_start import Run
 from common.study_tables import write_tables
 
-_FREE = {"cache", "workers", "tracker", "examples"}  # options that do not change what is measured
 _PATHS = (
     "data",
     "images",
@@ -202,7 +202,7 @@ def _difference(run: Run) -> str | None:
         return f"another script than {run.cell.script}"
     # The study's file holds what was asked for; a script's own may hold more, and defaults that it chose by itself.
     for key in sorted(set(saved) | set(run.options) if saved_by_study else run.options):
-        if key not in _FREE and not same_value(saved.get(key), run.options.get(key), path=key in _PATHS):
+        if key not in NOT_MEASURED and not same_value(saved.get(key), run.options.get(key), path=key in _PATHS):
             return f"{key} = {saved.get(key, 'its default')}, not {run.options.get(key, 'its default')}"
     return None
 

@@ -26,6 +26,7 @@ from common.errors import Interrupted, UserError, reason
 from common.features import ViewSource
 from common.images import Preprocessing
 from common.interruption import terminated_like_interrupted
+from common.options import NOT_MEASURED
 from common.progress import checkpoint_directory
 from common.runs import (
     choose_output,
@@ -42,10 +43,10 @@ from common.runs import (
 from common.settling import settle
 from common.training import Scores, fit, make_accelerator
 
-_MAY_CHANGE = set(
-    "config output resume overwrite cache workers epochs patience tracker test score score_train timed examples "
-    "checkpoint_minutes".split()
-)
+_MAY_CHANGE = {
+    *"config output resume overwrite epochs patience test score score_train timed".split(),
+    *NOT_MEASURED,
+}
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 from common.checkpoints import has_checkpoint
 from common.config import build, same_value, to_plain
 from common.errors import UserError
+from common.options import NOT_MEASURED
 from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json, write_text
 from common.statistics import wilson
 from common.study_tables import mean_and_spread, read_measured
@@ -31,7 +32,7 @@ from video.train import train
 SPLITS = ("group", "random")
 _SHOWN = {"accuracy": "test accuracy", "macro_f1": "macro F1", "loss": "loss"}
 # Options that change nothing that is measured.
-_FREE = {"config", "output", "resume", "overwrite", "cache", "workers", "tracker", "examples"}
+_FREE = {"config", "output", "resume", "overwrite", *NOT_MEASURED}
 
 
 @dataclass(frozen=True, kw_only=True)
