@@ -32,7 +32,7 @@ from common.encoders import count_parameters
 from common.errors import UserError
 from common.letters_options import R3_GIVEN, LettersOptions
 from common.recurrent import Recurrent, time_mask
-from common.runs import choose_output, open_run, typed_command, write_csv, write_json, write_text
+from common.runs import choose_output, open_run, release, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
 
 R3_LOSSES = dict(
@@ -166,6 +166,7 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
         rows = letter_rows(net, options.words)
         write_csv(run / "predictions-train.csv", rows)
         write_json(run / "metrics.json", {"train": letter_metrics(rows, losses[-1])})  # last: the run is finished
+        release(run)
         print(f"\neverything is in {run}")
     return found
 

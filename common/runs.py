@@ -4,6 +4,7 @@ Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<s
 history are written by `common/training.py`; pictures by `common/plots.py`.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -101,6 +102,15 @@ def hold(path: Path) -> None:
     except (OSError, NotImplementedError):
         return  # a folder that cannot be written says so later; a file system may have no locks
     _HELD[whole] = lock
+
+
+def release(path: Path) -> None:
+    """A run directory is whole: others may write it now. What ends otherwise is released when its process ends."""
+    lock = _HELD.pop(path.resolve(), None)
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def open_run(

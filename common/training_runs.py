@@ -34,6 +34,7 @@ from common.runs import (
     open_run,
     read_json,
     refuse_changes,
+    release,
     typed_command,
     write_csv,
     write_json,
@@ -111,6 +112,8 @@ def train_task(
             return _train(options, prepare, accelerator, run, task=task)
         except KeyboardInterrupt as interrupt:
             raise interrupt if str(interrupt) else Interrupted(_how_to_go_on(run)) from None
+        finally:
+            release(run)
 
 
 def _train(

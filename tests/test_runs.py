@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from common import runs
 from common.config import read_yaml
@@ -61,6 +61,15 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path, how):
         runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused")
     assert (run / "config.yaml").is_file()
     assert runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused") == run  # it has ended
+
+
+def test_a_run_is_held_until_it_is_released(tmp_path):
+    run = opened(tmp_path / "run")
+    with pytest.raises(Timeout):
+        FileLock(run / ".lock").acquire(blocking=False)
+    runs.release(run)
+    assert not (run / ".lock").exists()
+    runs.release(run)  # nothing to do
 
 
 def test_an_existing_output_is_refused_unless_resumed_or_overwritten(tmp_path):
