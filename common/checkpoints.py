@@ -39,6 +39,7 @@ def write_directory(path: Path, write: Callable[[Path], None], *, keep_before: b
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         write(fresh)
+        (fresh / CHECKSUMS).unlink(missing_ok=True)  # a copied checkpoint's
         sums = {file.relative_to(fresh).as_posix(): _sum(file) for file in _files(fresh)}
         (fresh / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
         for file in (*_files(fresh), fresh):

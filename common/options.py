@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 CHECKPOINTS = ("best_accuracy", "best_loss", "last")
+NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes")  # change nothing that is measured
 
 
 @options
@@ -166,6 +167,15 @@ class TrainingOptions:
     """checkpoint that is scored at the end"""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
+
+
+@options
+class ExampleOptions:
+    """examples of a run's predictions"""
+
+    examples: Annotated[int, Field(ge=0, le=12)] = 3
+    """examples.png shows so many good and so many bad predictions (of each type of question) on what they are about,
+    and where the model looked; 0: no such picture"""
 
 
 @options

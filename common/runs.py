@@ -4,6 +4,7 @@ Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<s
 history are written by `common/training.py`; pictures by `common/plots.py`.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -11,6 +12,7 @@ import math
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -103,6 +105,15 @@ def hold(path: Path) -> None:
     _HELD[whole] = lock
 
 
+def release(path: Path) -> None:
+    """A run directory is whole: others may write it now. What ends otherwise is released when its process ends."""
+    lock = _HELD.pop(path.resolve(), None)
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
 def open_run(
     path: Path,
     options: Any,
@@ -139,6 +150,8 @@ def open_run(
             environment["device"] = device
         if figures:
             environment["figures"] = dict(figures)
+        if (commit := _commit()) is not None:
+            environment["commit"] = commit
         environment["packages"] = {name: _version(name) for name in _PACKAGES}
         write_json(path / "environment.json", environment)
     except OSError as error:
@@ -246,6 +259,8 @@ def write_report(
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
     for path in sorted(run.glob("confusion-*.png")):
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
+    if (run / "examples.png").exists():
+        lines += ["![examples of predictions](examples.png)", ""]
     for path in sorted(run.glob("photos-*.png")):
         lines += [f"![best and worst classified, {path.stem.removeprefix('photos-')}]({path.name})", ""]
     write_text(run / "report.md", "\n".join(lines))
@@ -266,6 +281,19 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code lies in, with "-dirty" where files differ from it; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed: a repository further up is somebody else's
+        return None
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:

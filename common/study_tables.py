@@ -7,7 +7,6 @@ Every table is made from the same entries, which are what `table.json` holds.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from common.statistics import wilson
 from common.study import Cell, Comparison, Pivot, first_few
 from common.study_compare import difference_rows, differences, pivots
 from common.study_evidence import about_differences, add_evidence, difference_csv_rows, findings
+from common.study_report import Section, write_report
 from common.study_values import (
     CHOSEN_ON,
     TEST_SECONDS,
@@ -37,16 +37,6 @@ _IF_MEASURED = (CHOSEN_ON, "train accuracy")  # shown behind those if some run h
 _LAST = ("seconds", "parameters", TEST_SECONDS)  # measured columns at the end, whether reported or not
 
 
-@dataclass(kw_only=True)
-class _Section:
-    """A table, with what stands above it, and a list below."""
-
-    rows: Sequence[Mapping[str, str]]
-    caption: str = ""
-    sentence: str = ""
-    findings: Sequence[str] = ()
-
-
 def write_tables(
     output: Path,
     *,
@@ -62,9 +52,8 @@ def write_tables(
     weights_named: bool = False,
     more_notes: Sequence[str] = (),
 ) -> str:
-    """Write `table.{md,csv,tex,json}`, `accuracy.png` and, of what is compared, `differences.csv` into `output`.
-
-    Returns the table as Markdown.
+    """Write `table.{md,csv,tex,json}`, `accuracy.png`, of what is compared `differences.csv`, and last the report
+    (`common/study_report.py`) into `output`. Returns the table as Markdown.
 
     `runs` is (cell's name, seed) → run directory, finished or not; `options` and `commands` are by the cell's name;
     `failed` is the name of a run → why; `weights_named` says that the weights of some cell were given by name, so that
@@ -81,15 +70,18 @@ def write_tables(
     _add_weights(entries, always=weights_named)
     notes = [*_notes(entries, measured, failed), *more_notes]
     compared = differences(entries, compare)
-    sections = [_Section(rows=main_rows(entries))]
+    main = [Section(rows=main_rows(entries))]
     if pivot is not None:
-        sections += [_Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
+        main += [Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
+    difference = None
     if compared:
         add_evidence(compared, compare, runs)
         told = {"sentence": about_differences(compared, compare), "findings": findings(compared)}
-        sections.append(_Section(rows=difference_rows(compared), caption="differences", **told))
-    for key, rows in _group_rows(entries).items():
-        sections.append(_Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}"))
+        difference = Section(rows=difference_rows(compared), caption="differences", **told)
+    groups = [
+        Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}") for key, rows in _group_rows(entries).items()
+    ]
+    sections = [*main, *[difference] * (difference is not None), *groups]
     pictured = any("accuracy" in entry["measured"] for entry in entries)
 
     lines = [f"# {title}", "", "```", command, "```", "", *[f"- {note}" for note in notes]]
@@ -107,6 +99,19 @@ def write_tables(
     if pictured:
         draw_bars(entries, output / "accuracy.png", title=title)
     write_text(output / "table.md", "\n".join(lines) + "\n")
+    write_report(
+        output,
+        title=title,
+        command=command,
+        notes=notes,
+        failed=failed,
+        entries=entries,
+        slugs={cell.name: cell.slug for cell in cells},
+        runs={key: runs[key] for key in measured},
+        tables=main,
+        differences=difference,
+        groups=groups,
+    )
     return "\n\n".join(
         "\n".join([*filter(None, (section.caption, section.sentence)), markdown(section.rows), *section.findings])
         for section in sections
@@ -244,6 +249,8 @@ def _notes(
         notes.append("measured on: " + ", ".join(f"{split} (n = {as_text('n', n)})" for split, n in scored))
     if "validation" in (split for split, _ in scored):
         notes.append("validation is what recipes are chosen on: its figures are no test results")
+    if "train" in (split for split, _ in scored):
+        notes.append("train is what was to be learned: its figures say nothing of anything else")
     seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
     notes.append("seeds: " + (", ".join(map(str, seeds)) or "none finished"))
     if any(len(entry["seeds"]) > 1 for entry in entries):
@@ -310,7 +317,7 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
     return tables
 
 
-def _latex(title: str, notes: Sequence[str], sections: Sequence[_Section]) -> str:
+def _latex(title: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
     """Plain tabular environments, which need no package; names are escaped by tabulate."""
     lines = [f"% {' '.join(line.split())}" for line in (title, *notes)]
     for section in sections:

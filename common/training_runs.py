@@ -22,11 +22,12 @@ from common.batches import BatchSource
 from common.checkpoints import has_checkpoint, heal, write_directory
 from common.config import read_yaml, to_plain
 from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
-from common.errors import Interrupted, UserError
+from common.errors import Interrupted, UserError, reason
 from common.features import ViewSource
 from common.files import read_text
 from common.images import Preprocessing
 from common.interruption import terminated_like_interrupted
+from common.options import NOT_MEASURED
 from common.progress import checkpoint_directory
 from common.runs import (
     choose_output,
@@ -34,6 +35,7 @@ from common.runs import (
     open_run,
     read_trained_on,
     refuse_changes,
+    release,
     typed_command,
     write_csv,
     write_json,
@@ -43,10 +45,10 @@ from common.runs import (
 from common.settling import settle
 from common.training import Scores, fit, make_accelerator
 
-_MAY_CHANGE = set(
-    "config output resume overwrite cache workers epochs patience tracker test score score_train timed "
-    "checkpoint_minutes".split()
-)
+_MAY_CHANGE = {
+    *"config output resume overwrite epochs patience test score score_train timed".split(),
+    *NOT_MEASURED,
+}
 
 
 @dataclass(kw_only=True)
@@ -72,6 +74,8 @@ class Parts:
     """its per-sample rows"""
     draw: Callable[[Sequence[Mapping[str, Any]], Path, str], None]
     """draws what there is to draw of a split's predictions into a run"""
+    examples: Callable[[Sequence[Mapping[str, Any]], Path, str], None] | None
+    """draws examples of a split's predictions into a file; None where there is nothing to show, or nobody wants it"""
     trained_on: dict[str, list[str]]
     """fingerprints of the training split, so that scoring it later is refused"""
     notes: list[str]
@@ -109,6 +113,8 @@ def train_task(
             return _train(options, prepare, accelerator, run, task=task)
         except KeyboardInterrupt as interrupt:
             raise interrupt if str(interrupt) else Interrupted(_how_to_go_on(run)) from None
+        finally:
+            release(run)
 
 
 def _train(
@@ -147,17 +153,23 @@ def _train(
         ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
+    not_drawn: list[str] = []
+    said: dict[str, list[dict[str, Any]]] = {}
     for split in (name for name in scored_splits(options) if name not in parts.missing):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:
-            said = parts.predictions(split, scores)
-            write_csv(run / f"predictions-{split}.csv", said)
-            parts.draw(said, run, split)
+            said[split] = parts.predictions(split, scores)
+            write_csv(run / f"predictions-{split}.csv", said[split])
+            not_drawn += _draw(f"the pictures of {split}", parts.draw, said[split], run, split)
     if accelerator.is_main_process:
         from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
 
-        draw_curves(history, run / "curves.png")
+        not_drawn += _draw("curves.png", draw_curves, history, run / "curves.png")
+        (run / "examples.png").unlink(missing_ok=True)  # of what was scored before, where a finished run is resumed
+        if parts.examples is not None:
+            split = "test" if "test" in said else "validation"
+            not_drawn += _draw("examples.png", parts.examples, said[split], run / "examples.png", split)
         seconds = sum(row["seconds"] for row in history)
         trained = f"trained for {len(history)} epochs, {seconds:,.0f} s"
         if parts.trained_in is not None:
@@ -165,6 +177,7 @@ def _train(
         notes = [f"scored: checkpoints/{options.score}, {trained}", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
+        notes += not_drawn
         title = f"{parts.title}: run {run.name}"
         table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics, by=parts.by)
         write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
@@ -180,6 +193,15 @@ def _how_to_go_on(run: Path) -> str:
         anew = ", with --overwrite" if run.exists() else ""
         return f"interrupted before the first checkpoint; features that were computed are kept. Start it anew{anew}"
     return f"interrupted; to go on: python {sys.argv[0]} --resume --output {run}"
+
+
+def _draw(name: str, draw: Callable[..., None], *given: Any) -> list[str]:
+    """Draw a picture; → a note that says why it is not there, if it fails: none is worth a trained run."""
+    try:
+        draw(*given)
+    except Exception as error:  # whatever it is: the figures are there, and are about to be written
+        return [f"{name} could not be drawn: {reason(error)}"]
+    return []
 
 
 def scored_splits(options: Any) -> list[str]:

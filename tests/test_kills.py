@@ -8,6 +8,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -138,4 +140,23 @@ def test_a_killed_run_ends_as_the_unbroken_one(task, processes, place, data, unb
         row["resumed"] for row in map(json.loads, (run / "history.jsonl").open(encoding="utf-8")) if "resumed" in row
     ]
     print(f"{task}, {processes} process(es): killed after {part:.0%}, in epoch {where + 1}; resumed at step {resumed}")
+    assert differences(run, whole) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_writes_a_checkpoint_and_says_how_to_go_on(number, data, unbroken, tmp_path):
+    """The signal reaches all processes of the group, as a terminal's Ctrl-C and a scheduler's SIGTERM do."""
+    whole, _, _ = unbroken("vqa", 1)
+    run = tmp_path / "interrupted"
+    process = start("vqa", 1, run, ["--data", data["vqa"], *TASKS["vqa"], "--checkpoint-minutes", "0"])
+    wait_for_first_batch(process, run)
+    os.killpg(process.pid, number)
+    assert process.wait(120) == 130
+    said = log_of(run).read_text(encoding="utf-8")
+    assert "Traceback" not in said
+    assert re.search(
+        r"stopped (in epoch \d after step \d+ of 12|after epoch \d); .*train_vqa.py --resume --output", said
+    )
+    process = start("vqa", 1, run, ["--resume"])
+    assert process.wait(600) == 0, log_of(run).read_text(encoding="utf-8")
     assert differences(run, whole) == []

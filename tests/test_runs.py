@@ -3,12 +3,13 @@
 import csv
 import json
 import math
+import subprocess
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from common import runs
 from common.config import read_yaml
@@ -61,6 +62,15 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path, how):
         runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused")
     assert (run / "config.yaml").is_file()
     assert runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused") == run  # it has ended
+
+
+def test_a_run_is_held_until_it_is_released(tmp_path):
+    run = opened(tmp_path / "run")
+    with pytest.raises(Timeout):
+        FileLock(run / ".lock").acquire(blocking=False)
+    runs.release(run)
+    assert not (run / ".lock").exists()
+    runs.release(run)  # nothing to do
 
 
 def test_an_existing_output_is_refused_unless_resumed_or_overwritten(tmp_path):
@@ -240,3 +250,23 @@ def test_report_has_the_command_the_table_and_the_notes(tmp_path):
     assert text.startswith("# A run") and "python x.py" in text and "- skipped: 2" in text and table in text
     assert "0.5000" in table and "1.2500" in table
     assert "curves.png" not in text  # there is no picture
+
+
+def test_a_run_knows_the_commit_of_its_code(tmp_path, monkeypatch):
+    package = tmp_path / "checkout" / "common"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    (package / "runs.py").write_text("1\n", encoding="utf-8")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "a"], check=True)
+    assert runs._commit() is None  # the repository is of the folder above: somebody else's
+    (tmp_path / ".git").rename(package.parent / ".git")
+    git[-1] = str(package.parent)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "b"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert len(runs._commit()) >= 4 and commit.startswith(runs._commit())
+    (package / "runs.py").write_text("2\n", encoding="utf-8")
+    assert runs._commit().endswith("-dirty")

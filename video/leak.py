@@ -18,6 +18,7 @@ from typing import Any
 from common.checkpoints import has_checkpoint
 from common.config import build, same_value, to_plain
 from common.errors import UserError
+from common.options import NOT_MEASURED
 from common.predictions import read_back
 from common.runs import cache_directory, fingerprints, read_run, read_trained_on, typed_command, write_json, write_text
 from common.statistics import wilson
@@ -30,7 +31,8 @@ from video.train import train
 
 SPLITS = ("group", "random")
 _SHOWN = {"accuracy": "test accuracy", "macro_f1": "macro F1", "loss": "loss"}
-_FREE = {"config", "output", "resume", "overwrite", "cache", "workers", "tracker"}  # change nothing that is measured
+# Options that change nothing that is measured.
+_FREE = {"config", "output", "resume", "overwrite", *NOT_MEASURED}
 
 
 @dataclass(frozen=True, kw_only=True)

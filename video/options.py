@@ -10,7 +10,16 @@ from pydantic import Field
 
 from common.config import flag, options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, ScoreOptions, TrainingOptions
+from common.options import (
+    Count,
+    DataOptions,
+    EncoderOptions,
+    ExampleOptions,
+    Fraction,
+    RunOptions,
+    ScoreOptions,
+    TrainingOptions,
+)
 
 
 @options
@@ -124,7 +133,14 @@ class VideoModelOptions:
 
 @options
 class TrainVideoOptions(
-    VideoModelOptions, FrameOptions, EncoderOptions, TrainingOptions, ClipSourceOptions, DataOptions, RunOptions
+    VideoModelOptions,
+    FrameOptions,
+    EncoderOptions,
+    TrainingOptions,
+    ClipSourceOptions,
+    DataOptions,
+    ExampleOptions,
+    RunOptions,
 ):
     """Train a model that classifies short clips; score it; leave a run directory.
 

@@ -116,6 +116,11 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
 
         write_confusion(said, data.classes, run, split)
 
+    def examples(said, out: Path, split: str) -> None:
+        from video.pictures import draw_examples
+
+        draw_examples(model, scored[split], source, said, out, split, count=options.examples)
+
     def report(split: str, scores: Scores) -> dict[str, Any]:
         figures = report_scores(scores, scored[split].rows)
         if options.timed and split == ("test" if options.test else "validation"):
@@ -142,6 +147,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         report=report,
         predictions=lambda split, scores: predictions(scores, scored[split].rows, data.classes),
         draw=draw,
+        examples=examples if options.examples and source is not None else None,
         trained_on=trained_on(rows),
         notes=notes,
         next_steps=_next_commands(options),

@@ -9,7 +9,16 @@ from pydantic import Field
 
 from common.config import options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions, Fraction, RunOptions, ScoreOptions, TrainingOptions
+from common.options import (
+    Count,
+    DataOptions,
+    EncoderOptions,
+    ExampleOptions,
+    Fraction,
+    RunOptions,
+    ScoreOptions,
+    TrainingOptions,
+)
 
 
 @options
@@ -142,6 +151,7 @@ class TrainVqaOptions(
     TrainingOptions,
     VqaSourceOptions,
     DataOptions,
+    ExampleOptions,
     RunOptions,
 ):
     """Train a model that answers Vietnamese questions about photos; score it; leave a run directory.
