@@ -18,7 +18,7 @@ from common.errors import plain_line
 from common.predictions import read_back
 from common.runs import write_csv
 from common.spreadsheets import no_formula, restored
-from common.study_tables import _latex, _Section
+from common.study_tables import Section, _latex
 from common.tables import markdown
 from vqa.answers import AnswerVocabulary
 from vqa.text import QuestionProcessor, normalise
@@ -150,7 +150,7 @@ def test_a_markdown_table_keeps_its_columns(rows):
 @given(st.lists(st.fixed_dictionaries({"model": odd, "measured": odd}), min_size=1, max_size=4), odd)
 def test_a_latex_table_keeps_its_columns(rows, caption):
     rows = [{name: row[name] for name in ("model", "measured")} for row in rows]
-    text = _latex("t", ["n"], [_Section(rows=rows, caption=caption, sentence=caption, findings=[caption])])
+    text = _latex("t", ["n"], [Section(rows=rows, caption=caption, sentence=caption, findings=[caption])])
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert sum(line.endswith(r"\\") for line in body) == len(rows) + 1
     for line in body:
