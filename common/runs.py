@@ -288,12 +288,18 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():  # installed: a repository further up is somebody else's
         return None
-    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=20)
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    # `describe --dirty` would write the repository's index, lock and all, whatever one says of locks: it would be in the
+    # way of its owner's commands, and a process that is killed then, or has no room, leaves the lock behind.
+    git, said = ["git", "--no-optional-locks", "-C", str(root)], []
+    for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run([*git, *command], capture_output=True, text=True, encoding="utf-8", timeout=20)
+        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+            return None
+        if done.returncode:
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + "-dirty" * bool(said[1])
 
 
 def _version(name: str) -> str | None:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import torch
 from classifier_helpers import write_photo
 from video_helpers import write_clip
 
-from common import features, photos, settling
+from common import features, photos, runs, settling
 from common.checkpoints import save_state, whole_directory, write_directory
 from common.config import write_options
 from common.encoders import build_encoder
@@ -245,6 +246,23 @@ def trained(tmp_path_factory) -> tuple[Path, dict[int, str]]:
     done = run(sys.executable, "-c", TRAINING, data, folder, limits, cache=folder / "cache")
     assert done.returncode == 0, done.stderr
     return folder, dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+
+
+def test_a_full_disk_leaves_no_lock_in_the_repository(tmp_path, monkeypatch):
+    """A run notes the commit of its code, and git, which writes its index when it is asked for changes, finds no room."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    code = tmp_path / "common" / "runs.py"
+    code.parent.mkdir()
+    code.write_text("a" * 5_000, encoding="utf-8")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for step in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a"]):
+        subprocess.run([*git, *step], check=True)
+    os.utime(code)  # so that the index is out of date
+    monkeypatch.setattr(runs, "__file__", str(code))
+    with full(0):
+        runs._commit()
+    assert not (tmp_path / ".git" / "index.lock").exists()
 
 
 def test_a_run_on_a_full_disk_stops_with_a_line(trained):
