@@ -288,7 +288,7 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():  # installed: a repository further up is somebody else's
         return None
-    # `describe --dirty` would write the repository's index, lock and all, whatever one says of locks: it would be in the
+    # `describe --dirty` would write the index, lock and all, whatever one says of locks: it would be in the
     # way of its owner's commands, and a process that is killed then, or has no room, leaves the lock behind.
     git, said = ["git", "--no-optional-locks", "-C", str(root)], []
     for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):

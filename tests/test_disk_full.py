@@ -249,7 +249,7 @@ def trained(tmp_path_factory) -> tuple[Path, dict[int, str]]:
 
 
 def test_a_full_disk_leaves_no_lock_in_the_repository(tmp_path, monkeypatch):
-    """A run notes the commit of its code, and git, which writes its index when it is asked for changes, finds no room."""
+    """A run notes the commit of its code; git writes its index when it is asked for changes, and finds no room."""
     if shutil.which("git") is None:
         pytest.skip("git is not here")
     code = tmp_path / "common" / "runs.py"
