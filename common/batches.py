@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.errors import UserError
+from common.interruption import ignore_signals
 from common.streams import Stream
 
 Key = tuple[int, int]  # item, and the draw that decides its augmented view (0: the plain one)
@@ -55,8 +56,9 @@ def train_batches(
     rank: int,
     world: int,
     workers: int,
+    start: int = 0,
 ) -> Iterator[list[dict[str, Any]]]:
-    """For each step of an epoch, this process's share of the batch, in `accumulation` parts.
+    """For each step of an epoch from `start` on, this process's share of the batch, in `accumulation` parts.
 
     Over all processes and parts each item comes exactly once; of a `Stream`, that many steps of it come. Raises
     `UserError` if a part would be empty.
@@ -70,6 +72,7 @@ def train_batches(
             rank=rank,
             world=world,
             workers=workers,
+            start=start,
         )
         return
     check_shares(len(source), batch_size, world=world, accumulation=accumulation)
@@ -77,11 +80,11 @@ def train_batches(
     draws = np.random.default_rng([seed, epoch, 1]).integers(1, 2**31, size=len(source))
     parts = [
         [(int(item), int(draws[item])) for item in part]
-        for batch in plan
+        for batch in plan[start:]
         for part in np.array_split(batch, world * accumulation)[rank * accumulation : (rank + 1) * accumulation]
     ]
-    loader = iter(_loader(source, parts, workers))
-    for _ in plan:
+    loader = iter(_loader(source, parts, workers, apart=start > 0))
+    for _ in plan[start:]:
         yield [next(loader) for _ in range(accumulation)]
 
 
@@ -116,13 +119,16 @@ def evaluation_batches(
         yield [next(loader) for _ in range(draws)]
 
 
-def _loader(source: BatchSource, parts: list[list[Key]], workers: int) -> DataLoader:
+def _loader(source: BatchSource, parts: list[list[Key]], workers: int, *, apart: bool = False) -> DataLoader:
+    """`apart`: it draws no random number of its own from torch's, as it has done once at the start of an epoch."""
     return DataLoader(
         source,
         batch_sampler=parts,
         collate_fn=_whole,
         num_workers=min(workers, len(parts)),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_signals,
+        generator=torch.Generator() if apart else None,
     )
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from common.encoders import encoder_from_config
+from common.errors import UserError
 from common.heads import OriginalHead
 from common.images import Preprocessing, normalise
 from common.pretrained import load_whole
@@ -37,6 +38,8 @@ class ImageClassifierConfig(PreTrainedConfig):
         dropout: float = 0.0,
         **keywords: Any,
     ) -> None:
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise UserError(f"classes {list(classes)[:5]}: must be names")
         self.encoder, self.preprocessing, self.classes = encoder, preprocessing, list(classes)
         self.pool, self.fully_connected, self.dropout = pool, fully_connected, dropout
         super().__init__(**keywords)

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from common.classifier import ImageClassifier
 from common.classifier_options import PredictImageOptions
-from common.errors import UserError, reason
+from common.errors import UserError
 from common.features import PhotoViews
 from common.images import Preprocessing, read_image, to_tensor
 from common.photos import SUFFIXES, walk_files
+from common.pretrained import open_checkpoint
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
-from common.training import checkpoint_directory
 
 _TOGETHER = 16  # photos that the model sees at once
 
@@ -36,13 +36,7 @@ def load_classifier(directory: str | Path) -> ImageClassifier:
 
     Raises `UserError` for a file that is missing or damaged.
     """
-    for name in ("config.json", "model.safetensors"):
-        if not (Path(directory) / name).is_file():  # transformers would look on the Hub, or take its defaults
-            raise UserError(f"{Path(directory) / name}: missing; is {directory} a checkpoint of an image run?")
-    try:
-        model = ImageClassifier.from_pretrained(directory).eval()
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise UserError(f"checkpoint {directory}: damaged ({reason(error)}); copy it again, or train anew") from None
+    model = open_checkpoint(ImageClassifier, directory, run="an image")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -119,7 +113,7 @@ def find_checkpoint(run: str | Path, name: str | None) -> Path:
     task, saved = read_run(path)
     if task != "image":
         raise UserError(f"{path} is a {task} run, not an image run")
-    return checkpoint_directory(path, name or saved["score"])
+    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 class _Photos(Dataset):

@@ -21,6 +21,7 @@ from common.photos import (
     PhotoFolder,
     broken_text,
     check_photos,
+    list_names,
     photo_reference,
     plain_text,
     walk_files,
@@ -35,7 +36,8 @@ ALIASES = {alias: split for split, aliases in SPLITS.items() for alias in aliase
 # file's name, number and all), `group` ("" if not told), `split` ("" if not told), and `where` and `row` for messages.
 
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")  # what file managers leave in folders of photos
-_NUMBER = re.compile(r"(?:[\s_-]+\d+|\s*\(\d+\))$")
+# As long as the text takes, however it is filled: a run of blanks is tried from its start alone.
+_NUMBER = re.compile(r"(?:(?<![\s_-])[\s_-]++\d++|(?<!\s)\s*+\(\d++\))$")
 
 
 def label_names(row: Mapping[str, Any]) -> list[str]:
@@ -74,7 +76,7 @@ def read_photos(
 
 
 def _has_tables(folder: Path) -> bool:
-    files = [PurePath(name) for name in _list(folder)]
+    files = [PurePath(name) for name in list_names(folder)]
     return any(file.stem.lower() in ALIASES and file.suffix.lower() in records.SUFFIXES for file in files)
 
 
@@ -86,15 +88,8 @@ def _has_photos(folder: Path) -> bool:
     return any(path.lower().endswith(SUFFIXES) for path in walk_files(folder))
 
 
-def _list(folder: Path) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-
-
 def _folder_rows(folder: Path, *, skip: bool) -> tuple[Rows, list[str]]:
-    names = [name for name in _list(folder) if os.path.isdir(folder / name)]
+    names = [name for name in list_names(folder) if os.path.isdir(folder / name)]
     splits = {name: ALIASES[name.lower()] for name in names if name.lower() in ALIASES}
     if "train" in splits.values() or (names and len(splits) == len(names)):
         twice = [split for split, count in Counter(splits.values()).items() if count > 1]
@@ -115,7 +110,7 @@ def _folder_rows(folder: Path, *, skip: bool) -> tuple[Rows, list[str]]:
 
 def _part_rows(folder: Path, part: str, split: str, *, skip: bool) -> tuple[Rows, list[str]]:
     """The photos of a folder of class folders, or of photos named by their label."""
-    names = _list(folder / part)
+    names = list_names(folder / part)
     classes = [name for name in names if os.path.isdir(folder / part / name)]
     files = [name for name in names if name not in classes]
     photos = [name for name in files if name.lower().endswith(SUFFIXES)]
@@ -129,7 +124,7 @@ def _part_rows(folder: Path, part: str, split: str, *, skip: bool) -> tuple[Rows
     found = [(os.path.join(part, name), os.path.splitext(name)[0], True) for name in photos]
     empty = []
     for label in classes:
-        inside = [os.path.relpath(path, folder) for path in walk_files(folder / part / label)]
+        inside = [os.path.relpath(path, folder) for path in walk_files(folder / part / label, folder)]
         inside = [path for path in inside if PurePath(path).name.lower() not in _JUNK]
         found += [(path, label, False) for path in inside]
         empty += [label] * (not inside)

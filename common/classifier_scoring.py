@@ -21,19 +21,20 @@ from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.metrics import classification_report, top_k_errors
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
     prediction_rows,
-    read_json,
     read_run,
+    read_trained_on,
     refuse_existing,
     write_csv,
     write_json,
 )
 from common.splits import check_overlap, describe
 from common.tables import error_table, split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 
 
 def load_source(options: TrainImageOptions, cache: Path) -> ImageData:
@@ -161,7 +162,7 @@ def evaluate_run(options: EvaluateImageOptions) -> dict[str, Any]:
     own = options.data is None
     if not own or key != "train":  # a file is no training split just because it is called train.csv
         overlap = check_overlap(
-            read_json(run / "trained-on.json"),
+            read_trained_on(run),
             trained_on(rows),
             names=("the run's training split", options.data or key),
             allow=options.allow_leaky_split or (own and trained.allow_leaky_split),

@@ -111,6 +111,7 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
         report=lambda split, scores: report_scores(scores, scored[split].rows, data.classes),
         predictions=lambda split, scores: predictions(scores, scored[split].rows, data.classes),
         draw=draw,
+        examples=None,  # `draw` shows photos of every split
         trained_on=trained_on(rows),
         notes=notes,
         next_steps=[

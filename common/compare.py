@@ -15,6 +15,7 @@ from common.compare_options import CompareOptions
 from common.config import same_value
 from common.errors import UserError
 from common.evidence import Evidence, few_groups, over_samples, over_seeds, p_text, shown, weigh
+from common.options import NOT_MEASURED
 from common.predictions import Aligned, align, read_scored
 from common.runs import read_run, refuse_existing, typed_command, write_json, write_text
 from common.statistics import smallest_p, wilson
@@ -22,7 +23,7 @@ from common.tables import markdown
 
 _NAMES = ("A", "B")
 # Options that say where a run lies and what it cost, not what was trained.
-_NOT_COMPARED = ("output", "cache", "workers", "tracker")
+_NOT_COMPARED = ("output", *NOT_MEASURED)
 _GROUPED = {"group": "by the column group", "id": "no group is named: every sample for itself"}
 _MOST_SHOWN = 8  # options of one script alone; the rest is counted
 

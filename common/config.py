@@ -24,6 +24,8 @@ import pydantic
 import yaml
 
 from common.errors import UserError
+from common.files import read_text, write_whole
+from common.yaml_files import MOST_BYTES, parse_yaml
 
 Options = TypeVar("Options")
 
@@ -69,13 +71,16 @@ def build(cls: type[Options], values: dict[str, Any], *, where: str | None = Non
     _refuse_unknown(cls, values, where)
     try:
         return cls(**values)
+    except UserError as error:  # of options that do not go together, or of a name that there is not
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "options"
         if first["type"] == "missing":
             raise UserError(f"{flag(name)} is missing (--help says what it is)") from None
         place = f"{where}: " if where else ""
-        raise UserError(f"{place}{flag(name)} {first['input']!r}: {first['msg']}") from None
+        given = repr(first["input"])
+        raise UserError(f"{place}{flag(name)} {given[:200]}{'…' * (len(given) > 200)}: {first['msg']}") from None
 
 
 def read_options(cls: type, path: str | Path) -> dict[str, Any]:
@@ -87,18 +92,7 @@ def read_options(cls: type, path: str | Path) -> dict[str, Any]:
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds one mapping. Raises `UserError` that names the file (and the line of a syntax error)."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'syntax error'})"
-        ) from None
+    values = parse_yaml(read_text(path, most=MOST_BYTES), str(path))
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -114,7 +108,7 @@ def write_options(path: str | Path, values: Any, *, header: str = "") -> None:
     kept = {key: value for key, value in to_plain(values).items() if key not in ("config", "resume", "overwrite")}
     text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    Path(path).write_text(comment + text, encoding="utf-8")
+    write_whole(Path(path), lambda file: file.write(comment + text))
 
 
 def to_plain(values: Any) -> dict[str, Any]:

@@ -19,7 +19,16 @@ from common.encoder_scoring_options import EvaluateEncoderOptions
 from common.heads import build_imagenet
 from common.imagenet import class_names, exact, nearest, starting
 from common.images import Preprocessing, normalise, read_image, to_tensor
-from common.runs import cache_directory, choose_output, open_run, typed_command, write_csv, write_json, write_text
+from common.runs import (
+    cache_directory,
+    choose_output,
+    open_run,
+    release,
+    typed_command,
+    write_csv,
+    write_json,
+    write_text,
+)
 from common.splits import Rows
 from common.tables import markdown
 
@@ -66,6 +75,7 @@ def evaluate_encoder(options: EvaluateEncoderOptions) -> Path:
     if again:
         found["judged_again"] = {"encoder": options.second_encoder, "photos": compared}
     write_json(output / "table.json", found)
+    release(output)
     print("\n".join([table, "", *notes, f"everything is in {output}"]), flush=True)
     return output
 

@@ -15,8 +15,8 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from common.encoders import Encoder, fingerprint
 from common.encoding import encode_batches
 from common.errors import UserError, reason
+from common.files import remove, write_whole
 from common.folding import folds
 from common.images import Preprocessing, augment, read_image, seeded, to_tensor
 from common.symmetry import symmetries
@@ -118,15 +119,13 @@ class FeatureStore:
         self._place: dict[Row, tuple[int, int, int]] = {}  # shard, first square in it, how many
         for path in sorted(directory.glob("*.safetensors")):
             try:
-                with safe_open(path, framework="pt") as shard:
-                    rows = json.loads(shard.metadata()["rows"])
-                    tensors = shard.get_tensor("features"), shard.get_tensor("valid")
-                    lengths = shard.get_tensor("lengths").tolist() if "lengths" in shard.keys() else [1] * len(rows)
+                rows, tensors, lengths = _read_shard(path)
+                if self._shards and tensors[0].shape[1:] != self._shards[0][0].shape[1:]:
+                    raise ValueError("features of another shape")
             except (OSError, RuntimeError) as error:
                 raise UserError(f"{path}: cannot be read ({reason(error)}); give another folder with --cache") from None
-            except (SafetensorError, KeyError, TypeError, ValueError):
-                with suppress(OSError):  # torn by a full disk or a crash: its rows are extracted again
-                    path.unlink()
+            except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+                remove(path)  # torn by a full disk or a crash: its rows are extracted again
                 continue
             start = 0
             for (digest, view), length in zip(rows, lengths, strict=True):
@@ -158,6 +157,24 @@ class FeatureStore:
         places = [self._place[row] for row in rows]
         features = [self._shards[shard][0][start : start + length] for shard, start, length in places]
         return torch.cat(features), torch.tensor([length for _, _, length in places])
+
+
+def _read_shard(path: Path) -> tuple[list[Row], tuple[torch.Tensor, torch.Tensor], list[int]]:
+    """Rows, features and valid boxes, and how many squares each row has. Raises `ValueError` if they do not agree."""
+    if not path.is_file():
+        raise OSError("is not a file")
+    with safe_open(path, framework="pt") as shard:
+        rows = [(digest, view) for digest, view in json.loads(shard.metadata()["rows"])]
+        features, valid = shard.get_tensor("features"), shard.get_tensor("valid")
+        lengths = shard.get_tensor("lengths").tolist() if "lengths" in shard.keys() else [1] * len(rows)
+    if not all(isinstance(digest, str) and isinstance(view, int) for digest, view in rows):
+        raise ValueError("a row that is none")
+    if len(lengths) != len(rows) or any(not isinstance(length, int) or length < 1 for length in lengths):
+        raise ValueError("lengths that do not fit")
+    fitting = features.is_floating_point() and features.ndim > 1 and len(features) == sum(lengths)
+    if not fitting or valid.shape != (len(rows), 4):
+        raise ValueError("tensors that do not fit the rows")
+    return rows, (features, valid), lengths
 
 
 def cached_features(
@@ -195,9 +212,12 @@ def cached_features(
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     name = "".join(letter if letter.isalnum() else "-" for letter in encoder.name)[:40]
     directory = cache / "features" / f"{name}-{key}"
-    directory.mkdir(parents=True, exist_ok=True)
-    if accelerator.is_main_process:
-        (directory / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be made ({error.strerror}); free space or give --cache") from None
+    if accelerator.is_main_process and not (directory / "about.json").is_file():
+        write_whole(directory / "about.json", lambda file: file.write(json.dumps(about, indent=1)))
     wanted: dict[Row, str] = {}
     for path, digest in zip(paths, hashes, strict=True):
         for view in range(views):
@@ -206,8 +226,8 @@ def cached_features(
     # One decision for all processes: another run may fill the same cache at this very moment.
     if broadcast_object_list([all(row in store for row in wanted)])[0]:
         return store
-    lock = FileLock(directory / "filling.lock")
-    with lock if accelerator.is_main_process else nullcontext():  # a second run waits for the first one's features
+    # a second run waits for the first one's features
+    with _alone(directory) if accelerator.is_main_process else nullcontext():
         store = FeatureStore(directory)
         missing = broadcast_object_list([[(row, path) for row, path in wanted.items() if row not in store]])[0]
         share = missing[accelerator.process_index :: accelerator.num_processes]
@@ -234,6 +254,22 @@ def cached_features(
             "several machines need one folder that all of them see"
         )
     return store
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Be the only process that fills the cache; where a file system has no locks, just fill it: no harm is done."""
+    lock = FileLock(directory / "filling.lock")
+    try:
+        lock.acquire()
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({reason(error)}); free space or give --cache") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @torch.no_grad()
@@ -319,7 +355,7 @@ def _write_shard(
         save_file(tensors, fresh, metadata={"rows": json.dumps(list(rows))})
         fresh.replace(directory / f"{name}.safetensors")
     except (OSError, SafetensorError) as error:
-        fresh.unlink(missing_ok=True)
+        remove(fresh)
         raise UserError(
             f"{directory}: features cannot be written ({reason(error)}); free space or give --cache"
         ) from None

@@ -7,9 +7,11 @@ are and what they mean (the tasks' data modules), nor video frames' decoding.
 import hashlib
 import io
 import math
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,26 @@ from common.errors import UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30
+"""Of a photo's file: an uncompressed one of so many pixels is smaller."""
+_LARGE = 16_000_000  # pixels from which on photos are decoded one at a time, whatever the number of threads
 RESIZES = ("crop", "squash", "pad")
 
 # Kinds of picture a photo comes in. A short list on purpose: Pillow has plugins that start other programs (EPS calls
 # Ghostscript) and some that nobody has looked at for years, and a data set is other people's bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+_ONE_LARGE = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """A process forked while a thread decodes would wait for ever for that thread, which it does not have."""
+    global _ONE_LARGE
+    _ONE_LARGE = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +91,8 @@ def read_image(path: str | Path, *, shrink_to: int | None = None, max_pixels: in
     path = Path(path)
     if not path.is_file():  # also keeps us from waiting for ever on a pipe
         raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such image file"))
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: has {path.stat().st_size:,} bytes; photos of at most {MAX_BYTES:,} are read")
     return _read(path, str(path), path.stat().st_size, shrink_to, max_pixels)
 
 
@@ -92,8 +111,9 @@ def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | No
                     raise UserError(f"{name}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
                 if shrink_to is not None:
                     image.draft(None, (shrink_to, shrink_to))  # does nothing unless it is a JPEG
-                image.load()
-                return _to_rgb(_upright(image))
+                with _ONE_LARGE if image.width * image.height > _LARGE else nullcontext():
+                    image.load()
+                    return _to_rgb(_upright(image))
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -234,12 +254,14 @@ def _upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB; transparency over white, and wide greys scaled, which `convert` alone would clip."""
     if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        values = np.array(image, dtype=np.float32)  # exact up to 2^24, and all here is done in place: it may be large
+        np.nan_to_num(values, copy=False, posinf=0, neginf=0)
         if image.mode == "F":  # a float TIFF: 0-1 by habit, else 0-255
-            values = values * 255 if values.max() <= 1 else values
+            values *= 255 if values.max() <= 1 else 1
         elif image.mode != "I" or values.max() > 255:
-            values = values / 257  # 65535 to 255
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+            values /= 257  # 65535 to 255
+        np.clip(values, 0, 255, out=values).round(out=values)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

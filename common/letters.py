@@ -11,11 +11,15 @@ the loss of epoch 10 is the one after ten steps. So computed, each of R3's ten f
 alphabet), below every one of them (a step for each word), or above the first (the loss before the tenth step). After h,
 g and s all of seeds 0 to 49 write hello, green and start; after e half of them write eello, after t a quarter tarta,
 and seven (14, 19, 20, 27, 28, 29, 33) all that R3 wrote.
+
+A run's accuracy is of what was to be learned, for there is no other split: the share of the words' letters, but the
+first of each, that the net writes rightly when it is given that first letter alone and goes on from its own.
 """
 
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from common.encoders import count_parameters
 from common.errors import UserError
 from common.letters_options import R3_GIVEN, LettersOptions
 from common.recurrent import Recurrent, time_mask
-from common.runs import choose_output, open_run, typed_command, write_csv, write_json
+from common.runs import choose_output, open_run, release, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
 
 R3_LOSSES = dict(
@@ -70,18 +74,25 @@ class LetterNet(nn.Module):
         return cross_entropy(self(inputs, lengths)[real], targets[real])
 
     @torch.no_grad()
-    def write(self, text: str, length: int) -> str:
-        """Go on from `text` with the likeliest letter, until there are `length` of them."""
+    def go_on(self, text: str, length: int) -> list[tuple[str, float]]:
+        """From `text` with the likeliest letter, until there are `length` → the new ones, and how probable each was."""
+        written = []
         while len(text) < length:
             logits = self(self.encode(text).unsqueeze(0), torch.tensor([len(text)]))
-            text += self.letters[int(logits[0, -1].argmax())]
-        return text
+            probability, place = logits[0, -1].softmax(0).max(0)
+            written.append((self.letters[int(place)], probability.item()))
+            text += written[-1][0]
+        return written
+
+    def write(self, text: str, length: int) -> str:
+        """`text` and what it goes on with, `length` letters in all."""
+        return text + "".join(letter for letter, _ in self.go_on(text, length))
 
 
-def fit_letters(options: LettersOptions) -> tuple[LetterNet, list[float]]:
+def fit_letters(options: LettersOptions, seconds: list[float] | None = None) -> tuple[LetterNet, list[float]]:
     """Train a net as `options` say → the net, and its loss after 0, 1, 2 … epochs.
 
-    Raises `UserError` when the loss is no number any more.
+    `seconds` gets those that each epoch took. Raises `UserError` when the loss is no number any more.
     """
     torch.manual_seed(options.seed)
     net = LetterNet(options.letters, kind=options.kind, hidden=options.hidden)
@@ -89,11 +100,14 @@ def fit_letters(options: LettersOptions) -> tuple[LetterNet, list[float]]:
     loss = net.loss(options.words)
     losses = [loss.item()]
     for epoch in range(1, options.epochs + 1):
+        started = time.perf_counter()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss = net.loss(options.words)
         losses.append(loss.item())
+        if seconds is not None:
+            seconds.append(time.perf_counter() - started)
         if not math.isfinite(losses[-1]):
             raise UserError(
                 f"epoch {epoch}: the loss is {losses[-1]} at learning rate {options.learning_rate:g}; "
@@ -106,7 +120,8 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
     """Train, print the loss and what is written, and leave a run if `options` name one → what letters.json holds."""
     run = None if options.output is None else choose_output(options, "letters")
     started = time.perf_counter()
-    net, losses = fit_letters(options)
+    each: list[float] = []
+    net, losses = fit_letters(options, each)
     seconds = round(time.perf_counter() - started, 3)
     net.eval()
     reported = R3_LOSSES if options.is_r3 else {}
@@ -143,8 +158,43 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
         every = [{"epoch": k, "reported": reported.get(k), "measured": loss} for k, loss in enumerate(losses)]
         write_csv(run / "loss.csv", every)
         draw_loss(losses, reported, run / "curve.png")
+        history = [
+            {"epoch": k, "loss": loss, "seconds": round(its, 6)}
+            for k, (loss, its) in enumerate(zip(losses[1:], each, strict=True), start=1)
+        ]
+        write_text(run / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+        rows = letter_rows(net, options.words)
+        write_csv(run / "predictions-train.csv", rows)
+        write_json(run / "metrics.json", {"train": letter_metrics(rows, losses[-1])})  # last: the run is finished
+        release(run)
         print(f"\neverything is in {run}")
     return found
+
+
+def letter_rows(net: LetterNet, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Every letter of the words but their first: what is written there from that one on. The word is its group."""
+    return [
+        {
+            "id": f"{word}-{place}",
+            "group": word,
+            "type": "",
+            "gold": word[place],
+            "predicted": letter,
+            "probability": round(probability, 6),
+        }
+        for word in dict.fromkeys(words)
+        for place, (letter, probability) in enumerate(net.go_on(word[0], len(word)), start=1)
+    ]
+
+
+def letter_metrics(rows: Sequence[Mapping[str, Any]], loss: float) -> dict[str, Any]:
+    """The figures of `letter_rows` as metrics.json has them; `loss`: of the letters that follow those before them."""
+    right: dict[str, list[bool]] = {}
+    for row in rows:
+        right.setdefault(row["group"], []).append(row["gold"] == row["predicted"])
+    every = [letter for word in right.values() for letter in word]
+    by_word = {word: {"accuracy": sum(its) / len(its), "n": len(its)} for word, its in right.items()}
+    return {"accuracy": sum(every) / len(every), "loss": loss, "n": len(every), "by_word": by_word}
 
 
 def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -> None:

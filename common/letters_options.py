@@ -31,6 +31,8 @@ class LettersOptions:
 
     resume: ClassVar[bool] = False  # what opening a run asks of a training's options
 
+    config: str | None = None
+    """YAML file of options; the command line overrides it"""
     words: tuple[str, ...] = R3_WORDS
     """words to learn, of two letters or more; one of several parts in quotes"""
     given: tuple[str, ...] = ()
@@ -46,7 +48,8 @@ class LettersOptions:
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """seed of the initial weights; nothing else is random"""
     output: str | None = None
-    """run directory to write: letters.json, loss.csv and curve.png; default none"""
+    """run directory to write: letters.json, loss.csv and curve.png, and what every run has (metrics.json, config.yaml,
+    history.jsonl, predictions-train.csv: each letter of the words, written from their first ones); default none"""
     overwrite: bool = False
     """replace the run in --output"""
 

@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 CHECKPOINTS = ("best_accuracy", "best_loss", "last")
+NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes")  # change nothing that is measured
 
 
 @options
@@ -26,7 +27,7 @@ class RunOptions:
     output: str | None = None
     """run directory to write; default runs/NAME, numbered if that exists"""
     resume: bool = False
-    """go on with the run in --output from its last finished epoch, with its own saved options"""
+    """go on with the run in --output from its last checkpoint, with its own saved options"""
     overwrite: bool = False
     """replace the run in --output"""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -202,6 +203,17 @@ class TrainingOptions:
     """best_accuracy is kept when validation accuracy rises, or (both, report R1) training accuracy too"""
     score: Literal["best_accuracy", "best_loss", "last"] = "best_accuracy"
     """checkpoint that is scored at the end"""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
+
+
+@options
+class ExampleOptions:
+    """examples of a run's predictions"""
+
+    examples: Annotated[int, Field(ge=0, le=12)] = 3
+    """examples.png shows so many good and so many bad predictions (of each type of question) on what they are about,
+    and where the model looked; 0: no such picture"""
 
 
 @options

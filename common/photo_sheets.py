@@ -42,20 +42,25 @@ def thumbnail(photo: Image.Image) -> Image.Image:
 
 
 def draw_ranked(
-    rows: Sequence[tuple[str, Sequence[Ranked]]], path: Path, *, title: str, networks: Sequence[str] = ()
+    rows: Sequence[tuple[str, Sequence[Ranked]]],
+    path: Path,
+    *,
+    title: str,
+    networks: Sequence[str] = (),
+    side: float = 1.6,
 ) -> None:
     """A row of photos under each heading of `rows`, each photo with its bars.
 
     A right class is blue, a wrong first guess vermilion, other wrong ones grey. With several `networks`, their bars
-    stand one below the other, named.
+    stand one below the other, named. A photo is `side` inches high.
     """
     rows = [row for row in rows if row[1]]
     columns = max(len(photos) for _, photos in rows)
     panels = max(len(photo.guesses) for _, photos in rows for photo in photos)
     bars = max(len(guesses) for _, photos in rows for photo in photos for guesses in photo.guesses)
-    heights = [1.6, *[_BAR * bars + 0.12] * panels]
+    heights = [side, *[_BAR * bars + 0.12] * panels]
     figure = plt.figure(
-        figsize=(max(1.9 * columns, 5.0), (sum(heights) + 0.75) * len(rows) + 0.4), layout="constrained"
+        figsize=(max((side + 0.3) * columns, 5.0), (sum(heights) + 0.75) * len(rows) + 0.4), layout="constrained"
     )
     figure.suptitle(title, fontsize=11)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]

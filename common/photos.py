@@ -5,6 +5,8 @@ content hash. Does not belong here: decoding itself (`common/images.py`).
 """
 
 import functools
+import itertools
+import math
 import os
 import re
 import unicodedata
@@ -15,29 +17,30 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import datasets
-from huggingface_hub import constants
 from tqdm.auto import tqdm
 
 from common.errors import UserError
-from common.images import content_hash, read_image
+from common.files import beside, remove
+from common.images import MAX_BYTES, content_hash, read_image
+from common.places import allowed_places, is_inside
 
 SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .jp2 .j2k .avif".split())
 """What a folder is searched for where photos and other files may lie together."""
+MOST_TEXT = 100_000
+"""Characters of one cell of a table."""
+MOST_FOLDERS = 100_000
+MOST_DEPTH = 100
+"""Of folders in a data folder. Links among them can make a few into more than anybody can look through."""
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*": "tif"}
 
 
 class PhotoFolder:
-    """Where the references of a source lead, and where they may lead: the folder itself and the Hub cache, no further.
-
-    A data set is other people's data: without this, a row could make us open, and report on, any file of the machine.
-    """
+    """Where the references of a source lead, and where they may lead (see `common/places.py`)."""
 
     def __init__(self, root: Path) -> None:
         self.root = os.path.realpath(root)
-        cached = (constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
-        self.allowed = [os.path.join(place, "") for place in (self.root, *map(os.path.realpath, cached))]
+        self.allowed = allowed_places(self.root)
         self._real = functools.cache(os.path.realpath)  # of folders: few, while photos are many
 
     def find(self, reference: str) -> str:
@@ -61,7 +64,7 @@ class PhotoFolder:
         parent, name = os.path.split(os.path.join(self.root, reference))
         path = os.path.join(self._real(parent), name)
         real = os.path.realpath(path) if name in ("", ".", "..") or os.path.islink(path) else path
-        if not any(os.path.join(real, "").startswith(place) for place in self.allowed):
+        if not is_inside(real, self.allowed):
             raise UserError(f"photo {reference} leads out of the data folder {self.root}; --images names another")
         return path
 
@@ -77,27 +80,48 @@ class PhotoFolder:
         return found
 
 
-def walk_files(folder: str | Path) -> Iterator[str]:
+def walk_files(folder: str | Path, root: str | Path | None = None) -> Iterator[str]:
     """Paths of every file in `folder` and in the folders in it, by name; hidden ones are left out, and links that lead
-    in a circle are not followed. Raises `UserError` for a folder that cannot be read."""
-    yield from _walk(str(folder), ())
+    in a circle are not followed.
+
+    `root`: the data folder that `folder` is part of, default itself. Raises `UserError` for a folder that cannot be
+    read, for a link to a folder outside of the data folder, and for more folders than anybody has.
+    """
+    allowed = allowed_places(folder if root is None else root)
+    yield from _walk(str(folder), (), allowed, itertools.count(1))
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
-    above = (*above, os.path.realpath(folder))
+def _walk(folder: str, above: tuple[str, ...], allowed: list[str], count: Iterator[int]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if above and not is_inside(real, allowed):  # what a person named may lie anywhere
+        raise UserError(f"{folder}: is a link that leads out of the data folder; copy the folder there")
+    above = (*above, real)
+    if next(count) > MOST_FOLDERS or len(above) > MOST_DEPTH:
+        deep = len(above) > MOST_DEPTH
+        what = f"{MOST_DEPTH} folders one in another" if deep else f"{MOST_FOLDERS:,} folders in it"
+        raise UserError(f"{folder[:200]}: there are more than {what}; do links lead from one to the other?")
+    for name in list_names(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            if os.path.realpath(path) not in above:  # else a link that leads in a circle
+                yield from _walk(path, above, allowed, count)
+        else:
+            yield path
+
+
+def list_names(folder: str | Path) -> list[str]:
+    """The names in a folder, sorted, without hidden ones, such as the "._NAME.jpg" that macOS leaves beside each file.
+
+    Raises `UserError` for a folder that cannot be read, and for a name that is no text: it could not be written down.
+    """
     try:
-        names = sorted(os.listdir(folder))
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
     for name in names:
-        path = os.path.join(folder, name)
-        if name.startswith("."):  # such as the "._NAME.jpg" that macOS leaves beside each file
-            continue
-        if os.path.isdir(path):
-            if os.path.realpath(path) not in above:  # else a link that leads in a circle
-                yield from _walk(path, above)
-        else:
-            yield path
+        if broken_text(name):
+            raise UserError(f"{folder}: the name of the file {os.fsencode(name)!r} in it is not UTF-8; rename it")
+    return names
 
 
 def is_number(reference: str) -> bool:
@@ -123,11 +147,15 @@ def photo_reference(value: Any, *, cache: Path | None, write: bool) -> str | Pat
 
 def plain_text(value: Any) -> str:
     if isinstance(value, str):
+        if len(value) > MOST_TEXT:
+            raise UserError(f"holds {len(value):,} characters; a text has at most {MOST_TEXT:,}")
         return value
     if value is None or value != value:  # NaN
         return ""
     if isinstance(value, list | dict | bytes):
         raise UserError(f"holds a {type(value).__name__}, not text")
+    if value in (math.inf, -math.inf):
+        raise UserError("holds an infinite number, not text")
     return str(value)
 
 
@@ -137,9 +165,12 @@ def _store(content: bytes, folder: Path, *, write: bool) -> Path:
     if write and not (path.is_file() and path.stat().st_size == len(content)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(f".{os.getpid()}")
-            fresh.write_bytes(content)
-            fresh.replace(path)
+            fresh = beside(path)
+            try:
+                fresh.write_bytes(content)
+                fresh.replace(path)
+            finally:
+                remove(fresh)
         except OSError as error:
             raise UserError(f"photo cannot be written to the cache, {path} ({error.strerror})") from None
     return path
@@ -188,6 +219,8 @@ def _check_is_file(path: str) -> None:
         raise UserError(f"{path} is a folder, not a photo")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is not a file")
+    if os.path.isfile(path) and os.path.getsize(path) > MAX_BYTES:
+        raise UserError(f"{path}: has {os.path.getsize(path):,} bytes; photos of at most {MAX_BYTES:,} are read")
     if not os.path.isfile(path):
         folder, name = os.path.split(path)
         if not is_number(name):
@@ -205,6 +238,8 @@ def remember(record: Path, lines: Sequence[str]) -> None:
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         with open(record, "ab", buffering=0) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+            content = memoryview("".join(f"{line}\n" for line in lines).encode())
+            while content:  # what a full disk has no room for is told at the second try
+                content = content[file.write(content) :]
     except OSError as error:
         raise UserError(f"cache {record}: cannot be written ({error.strerror}); give another with --cache") from None

@@ -25,6 +25,7 @@ from matplotlib.textpath import text_to_path  # noqa: E402
 
 from common.confusion import Confusion  # noqa: E402
 from common.errors import UserError  # noqa: E402
+from common.files import beside, remove  # noqa: E402
 
 # Okabe & Ito's palette: told apart by every kind of colour vision.
 TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
@@ -116,13 +117,13 @@ def draw_confusion(confusions: Sequence[Confusion], path: Path, *, title: str) -
     width = max([6.0, *(x + block.width for (x, _), block in zip(places, blocks, strict=True))])
     top, bottom = 0.45, 0.65
     figure = plt.figure(figsize=(width, height + top + bottom))
-    _write(figure, title, 0.15, height + bottom + top - 0.3, size=_TITLE + 1)
+    write_at(figure, title, 0.15, height + bottom + top - 0.3, size=_TITLE + 1)
     for block, (x, y) in zip(blocks, places, strict=True):
         image = block.draw(figure, x, bottom + height - y)
-    bar = _axis(figure, width - 2.75, 0.42, 2.4, 0.12)
+    bar = axes_at(figure, width - 2.75, 0.42, 2.4, 0.12)
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1], format="{x:.0%}")
     bar.tick_params(labelsize=_LABEL)
-    _write(figure, "share of the gold answer's rows", width - 2.95, 0.44, size=_LABEL, ha="right")
+    write_at(figure, "share of the gold answer's rows", width - 2.95, 0.44, size=_LABEL, ha="right")
     save_figure(figure, path)
 
 
@@ -133,8 +134,8 @@ class _Matrix:
         self.confusion = confusion
         rows, columns = confusion.counts.shape
         self.cell = max(0.42, 1.7 / rows) if rows <= _WRITTEN else 0.17
-        self.rows = [_fit(name, 2.0) for name in confusion.gold]
-        self.columns = [_fit(name, 2.0) for name in confusion.predicted]
+        self.rows = [fit_text(name, 2.0) for name in confusion.gold]
+        self.columns = [fit_text(name, 2.0) for name in confusion.predicted]
         self.title = f"{confusion.name}: accuracy {confusion.accuracy:.4f}, n = {confusion.n:,}"
         self.upright = max(map(_width, self.columns)) > self.cell - 0.05
         self.left = max(map(_width, self.rows)) + 0.4  # labels, and the axis's name
@@ -148,7 +149,7 @@ class _Matrix:
         confusion = self.confusion
         rows, columns = confusion.counts.shape
         wide, high = columns * self.cell, rows * self.cell
-        axis = _axis(figure, x + self.left, top - 0.4 - high, wide, high)
+        axis = axes_at(figure, x + self.left, top - 0.4 - high, wide, high)
         shares = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axis.set_xticks(range(columns), self.columns, rotation=90 if self.upright else 0)
@@ -168,7 +169,7 @@ class _Matrix:
                     axis.text(column, row, f"{count}", ha="center", va="center", fontsize=_LABEL, color=colour)
         else:  # where right answers are, among so many
             axis.plot((-0.5, own - 0.5), (-0.5, own - 0.5), color="0.75", linewidth=0.5)
-        _write(figure, self.title, x + 0.15, top - 0.27, size=_TITLE)
+        write_at(figure, self.title, x + 0.15, top - 0.27, size=_TITLE)
         return image
 
 
@@ -230,20 +231,20 @@ def draw_answers(rows: Sequence[ShownRow], path: Path, *, title: str) -> None:
     heights = [head + (high + caption if row.answers else 0) for row in rows]
     figure = plt.figure(figsize=(width, sum(heights) + 0.6))
     y = sum(heights) + 0.6 - 0.38
-    _write(figure, title, gap, y, size=_TITLE + 1)
+    write_at(figure, title, gap, y, size=_TITLE + 1)
     y -= 0.12
     for row, heading, tall in zip(rows, headings, heights, strict=True):
         colour = RIGHT if row.right else WRONG
-        _write(figure, heading, gap, y - 0.22, size=_TITLE, color=colour, weight="bold")
+        write_at(figure, heading, gap, y - 0.22, size=_TITLE, color=colour, weight="bold")
         for column, answer in enumerate(row.answers):
             x = gap + column * (wide + gap)
-            axis = _axis(figure, x, y - head - high, wide, high)
+            axis = axes_at(figure, x, y - head - high, wide, high)
             _show(axis, answer)
             axis.set(xticks=[], yticks=[], anchor="SW")
             axis.spines[:].set(visible=True, color=colour, linewidth=1.5)
             below = y - head - high - 0.17
             for line, (text, of) in enumerate(_caption(answer, wide)):
-                _write(figure, text, x, below - 0.155 * line, size=_LABEL, color=of)
+                write_at(figure, text, x, below - 0.155 * line, size=_LABEL, color=of)
         y -= tall
     save_figure(figure, path)
 
@@ -276,24 +277,24 @@ def _show(axis: Any, answer: Shown) -> None:
 def _caption(answer: Shown, width: float) -> Iterator[tuple[str, str]]:
     """The lines under a photo, each with its colour: what was asked on one or two, gold, predicted."""
     lines = textwrap.wrap(answer.caption, 38, max_lines=2, placeholder=" …") or [""]
-    yield from ((_fit(line, width), "0.1") for line in lines)
-    yield _fit(f"gold: {answer.gold}", width), "0.35"
+    yield from ((fit_text(line, width), "0.1") for line in lines)
+    yield fit_text(f"gold: {answer.gold}", width), "0.35"
     chance = f" ({answer.probability:.0%})"
     right = answer.gold == answer.predicted
     sign, colour = ("✓ ", RIGHT) if right else ("✗ ", WRONG)
-    yield _fit(sign + answer.predicted, width - _width(chance)) + chance, colour
+    yield fit_text(sign + answer.predicted, width - _width(chance)) + chance, colour
 
 
 # --- what they share -------------------------------------------------------------------------------------------------
 
 
-def _axis(figure: Any, x: float, y: float, width: float, height: float) -> Any:
+def axes_at(figure: Any, x: float, y: float, width: float, height: float) -> Any:
     """Axes at a place in inches."""
     whole = figure.get_size_inches()
     return figure.add_axes((x / whole[0], y / whole[1], width / whole[0], height / whole[1]))
 
 
-def _write(figure: Any, text: str, x: float, y: float, *, size: float, **keywords: Any) -> None:
+def write_at(figure: Any, text: str, x: float, y: float, *, size: float, **keywords: Any) -> None:
     """Text whose baseline begins at a place in inches."""
     whole = figure.get_size_inches()
     figure.text(x / whole[0], y / whole[1], text, fontsize=size, **keywords)
@@ -305,7 +306,7 @@ def _width(text: str, size: float = _LABEL) -> float:
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
-def _fit(text: str, width: float, size: float = _LABEL) -> str:
+def fit_text(text: str, width: float, size: float = _LABEL) -> str:
     """`text` on one line, its end cut off where it is wider than so many inches."""
     text = " ".join(text.split())
     if _width(text, size) <= width:
@@ -315,14 +316,15 @@ def _fit(text: str, width: float, size: float = _LABEL) -> str:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    fresh = path.with_name(path.name + ".new")
+    """Write a picture at 120 dots an inch, beside and renamed, and forget it. Raises `UserError` if it cannot be."""
+    fresh = beside(path)
     try:
         figure.savefig(fresh, dpi=120, format=path.suffix[1:])
         fresh.replace(path)
     except (OSError, ValueError) as error:
-        fresh.unlink(missing_ok=True)
         raise UserError(
             f"{path}: the picture cannot be written ({error}); name it .png or .svg, in a folder that exists"
         ) from None
     finally:
+        remove(fresh)
         plt.close(figure)

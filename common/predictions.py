@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from common.errors import UserError
+from common.files import read_object
 from common.records import open_file
-from common.runs import read_json
 from common.splits import link_groups
+from common.spreadsheets import restored
 
 _NEEDED = ("id", "gold", "predicted")
 _FILES = ("image", "clip", "path")  # columns that name a sample's file, which is its group where none is named
@@ -56,19 +57,17 @@ def read_scored(run: str | Path, split: str) -> Scored:
         others = ", ".join(sorted(path.stem.removeprefix("predictions-") for path in run.glob("predictions-*.csv")))
         has = f"predictions of {others} are there" if others else "it has no predictions; score it again"
         raise UserError(f"{run}: there is no {file.name}; {has}")
-    source = open_file(file)
+    rows, columns = read_back(file)
     for name in _NEEDED:
-        if name not in source.names:
-            raise UserError(f"{file}: has no column '{name}'; it has {', '.join(source.names)}")
-    ((rows, columns),) = source.batches(source.names)
+        if name not in columns:
+            raise UserError(f"{file}: has no column '{name}'; it has {', '.join(list(columns)[:20])}")
     seen: dict[str, int] = {}
     for row, name in zip(rows, columns["id"], strict=True):
         if seen.setdefault(name, row) != row:
             raise UserError(f"{file}, row {row}: sample '{name}' is already in row {seen[name]}; score the run again")
     right = np.array(columns["gold"], dtype=object) == np.array(columns["predicted"], dtype=object)
-    metrics = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
-    accuracy = metrics.get(split, {}).get("accuracy")
-    if accuracy is not None and abs(accuracy - right.mean()) > 1e-4:
+    accuracy = _accuracy(run / "metrics.json", split)
+    if accuracy is not None and not abs(accuracy - right.mean()) <= 1e-4:
         raise UserError(
             f"{file}: {right.mean():.4f} of its rows are right, but metrics.json has the accuracy {accuracy:.4f}: they "
             "are not of the same scoring; score the run again"
@@ -77,7 +76,26 @@ def read_scored(run: str | Path, split: str) -> Scored:
     grouped_by = named[0] if named else "id"
     alone = (f"row {row}" for row in rows)  # a row without a group is one
     groups = [name or row for name, row in zip(columns[grouped_by], alone, strict=True)]
-    return Scored(file=file, rows=list(rows), columns=columns, right=right, groups=groups, grouped_by=grouped_by)
+    return Scored(file=file, rows=rows, columns=columns, right=right, groups=groups, grouped_by=grouped_by)
+
+
+def read_back(file: Path) -> tuple[list[int], dict[str, list[str]]]:
+    """A table that `common.runs.write_csv` wrote: its row numbers, and its columns as they were before. Raises
+    `UserError`."""
+    source = open_file(file)
+    ((rows, columns),) = source.batches(source.names)
+    return list(rows), {restored(name): list(map(restored, values)) for name, values in columns.items()}
+
+
+def _accuracy(file: Path, split: str) -> float | None:
+    """The accuracy of a split that a metrics.json tells, if there is one."""
+    if not file.is_file():
+        return None
+    figures = read_object(file).get(split, {})
+    accuracy = figures.get("accuracy") if isinstance(figures, dict) else figures
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float | None):
+        raise UserError(f"{file}: is damaged (the accuracy of {split} is no number); score the run again")
+    return accuracy
 
 
 def align(scored: Sequence[Scored]) -> Aligned:

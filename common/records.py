@@ -9,10 +9,10 @@ In CSV and TSV the header is row 1 and every value stays text; elsewhere the fir
 import csv
 import functools
 import io
-import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,18 @@ import pyarrow.parquet
 from huggingface_hub import constants
 
 from common.errors import UserError, reason
+from common.files import read_text
+from common.places import refuse_outside
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".json", ".jsonl", ".parquet")
+
+# A table is other people's bytes, and a few of them can stand for many: these keep the largest within 4 GB of memory.
+MOST_COLUMNS = 1_000
+MOST_ROWS = 3_000_000
+MOST_PARQUET_BYTES = 2 * 2**30
+"""Of a Parquet file's columns that are read, unpacked; photos in it included, a thousand rows at a time."""
 
 Columns = dict[str, list[Any]]
 
@@ -91,6 +99,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
         if split and file.suffix.lower() in SUFFIXES:
             if split in files:
                 raise UserError(f"{folder}: both {files[split].name} and {file.name} could be its {split}; keep one")
+            refuse_outside(file, folder)
             files[split] = file
     return {split: files[split] for split in SPLITS if split in files}
 
@@ -99,7 +108,10 @@ def _open_saved(folder: Path, cache: Path) -> dict[str, Source]:
     """A folder that `datasets` wrote (`save_to_disk`) or can read (Parquet files, photos with metadata)."""
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            return _open_hugging_face(datasets.load_from_disk(str(folder)), str(folder), folder)
+            loaded = datasets.load_from_disk(str(folder))
+            for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
+                part.data.validate(full=True)  # Arrow itself believes whatever offsets a file holds
+            return _open_hugging_face(loaded, str(folder), folder)
         # Only where there is a sign of a data set: `datasets` goes through all that is under a folder.
         signs = ("*.parquet", "*.arrow", "metadata.csv", "metadata.jsonl")
         if any(next(folder.glob(place + sign), None) for place in ("", "*/") for sign in signs):
@@ -155,7 +167,12 @@ def open_file(path: Path, *, stem: str | None = None) -> Source:
         if suffix == ".parquet":
             names, batches = _open_parquet(path)
         else:
-            text = _decode(path)
+            text = read_text(path)
+            if not text.strip():
+                raise UserError(f"{path}: the file is empty")
+            if "\0" in text:
+                line = text.count("\n", 0, text.index("\0")) + 1
+                raise UserError(f"{path}, line {line}: holds a null character; save the file as UTF-8 text")
             read = _read_json if suffix in (".json", ".jsonl") else functools.partial(_read_csv, DELIMITERS[suffix])
             names, numbers, values = read(str(path), text)
 
@@ -167,47 +184,53 @@ def open_file(path: Path, *, stem: str | None = None) -> Source:
     return Source(where=str(path), root=path.parent, stem=stem or path.stem, names=names, batches=batches)
 
 
-def _decode(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
-    if not text.strip():
-        raise UserError(f"{path}: the file is empty")
-    return text
+def _check_names(where: str, names: Sequence[str]) -> None:
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{where}: has {len(names):,} columns; a table has at most {MOST_COLUMNS:,}")
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise UserError(f"{where}: two columns are called '{twice[0]}'")
+
+
+def _check_count(where: str, rows: int) -> None:
+    if rows > MOST_ROWS:
+        raise UserError(f"{where}: more than {MOST_ROWS:,} rows; split the table")
 
 
 def _read_csv(delimiter: str, where: str, text: str) -> tuple[list[str], list[int], Columns]:
     """→ names, row numbers, columns; every value stays text ("01", "NA" and "null" are answers like any other)."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    numbered: list[tuple[int, list[str]]] = []
+    names: list[str] = []
+    numbers: list[int] = []
+    values: list[list[str]] = []
+    row = 0
     while True:
+        row += 1
         try:
             record = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(
-                f"{where}, row {len(numbered) + 1}: {error} (is a quote not closed, or not doubled?)"
-            ) from None
-        numbered.append((len(numbered) + 1, record))
-    numbered = [(row, record) for row, record in numbered if record]  # blank lines count, but are no rows
-    names = [name.strip() for name in numbered.pop(0)[1]]
-    if not numbered:
-        raise UserError(f"{where}: has a header but no rows")
-    for name in names:
-        if name and names.count(name) > 1:
-            raise UserError(f"{where}: two columns are called '{name}'")
-    for row, record in numbered:
+            raise UserError(f"{where}, row {row}: {error} (is a quote not closed, or not doubled?)") from None
+        if not record:  # blank lines count, but are no rows
+            continue
+        if not names:
+            names = [name.strip() for name in record]
+            _check_names(where, names)
+            values = [[] for _ in names]
+            continue
         if len(record) > len(names):
             raise UserError(
                 f"{where}, row {row}: {len(record)} fields, but the header has {len(names)} (quote a text that holds "
                 "the separator)"
             )
-    fields = itertools.zip_longest(names, *(record for _, record in numbered), fillvalue="")
-    return names, [row for row, _ in numbered], {name: list(values) for name, *values in fields}
+        numbers.append(row)
+        _check_count(where, len(numbers))
+        for place, column in enumerate(values):
+            column.append(record[place] if place < len(record) else "")
+    if not numbers:
+        raise UserError(f"{where}: has a header but no rows")
+    return names, numbers, dict(zip(names, values, strict=True))
 
 
 def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns]:
@@ -225,10 +248,12 @@ def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns
         for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 is no new line in JSON
             try:
                 records.append(json.loads(line) if line.strip() else None)
+                _check_count(where, len(records))
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}, row {number}: is not valid JSON ({error})") from None
     if not isinstance(records, list):
         raise UserError(f"{where}: must hold a list of objects, or one object per line")
+    _check_count(where, len(records))
     numbered = [(number, record) for number, record in enumerate(records, start=1) if record is not None]
     for number, record in numbered:
         if not isinstance(record, dict):
@@ -236,6 +261,7 @@ def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns
     if not numbered:
         raise UserError(f"{where}: has no rows")
     names = list(dict.fromkeys(name for _, record in numbered for name in record))
+    _check_names(where, names)
     columns = {name: [record.get(name) for _, record in numbered] for name in names}
     return names, [number for number, _ in numbered], columns
 
@@ -246,16 +272,37 @@ def _open_parquet(path: Path) -> tuple[list[str], Callable[[list[str]], Iterator
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        names = file.schema_arrow.names
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
         raise damaged(error) from None
+    _check_names(str(path), names)
+    _check_count(str(path), file.metadata.num_rows)
 
     def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
         first = 1
         try:
+            _check_unpacked(path, file.metadata, wanted)
             for batch in file.iter_batches(batch_size=1000, columns=wanted):
-                yield range(first, first + batch.num_rows), batch.to_pydict()
+                batch.validate(full=True)  # Arrow itself believes whatever offsets a file holds
+                if batch.nbytes > MOST_PARQUET_BYTES // 2:
+                    raise UserError(f"{path}, row {first}: a thousand rows from here take {batch.nbytes:,} bytes")
+                numbers, values = range(first, first + batch.num_rows), batch.to_pydict()
                 first += batch.num_rows
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                _check_count(str(path), first - 1)
+                yield numbers, values
+        except UserError:
+            raise
+        except Exception as error:  # a stranger's bytes: Arrow's own errors, and Python's for dates and the like
             raise damaged(error) from None
 
-    return file.schema_arrow.names, batches
+    return names, batches
+
+
+def _check_unpacked(path: Path, told: Any, wanted: Sequence[str]) -> None:
+    """Refuse columns that a row group unpacks to more memory than there may be: a few bytes can stand for gigabytes."""
+    for group in range(told.num_row_groups):
+        group = told.row_group(group)
+        columns = (group.column(place) for place in range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
+        if size > MOST_PARQUET_BYTES:
+            raise UserError(f"{path}: a row group of {size:,} bytes; write it with smaller ones (row_group_size)")

@@ -18,7 +18,7 @@ def task_of_command(known: Sequence[str], arguments: Sequence[str] | None = None
         path = Path(argument) / "environment.json"
         try:
             task = json.loads(path.read_text(encoding="utf-8"))["task"] if path.is_file() else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # damaged: what reads it says so
         if task is not None:
             if task not in known:

@@ -4,6 +4,7 @@ Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<s
 history are written by `common/training.py`; pictures by `common/plots.py`.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -11,21 +12,27 @@ import math
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 
 from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
+from common.files import read_object, write_whole
+from common.spreadsheets import no_formula
 from common.tables import error_table, split_table
 from common.training import Scores
 
 Result = TypeVar("Result")
+_LOCK = ".lock"
+_HELD: dict[Path, FileLock] = {}  # of the run directories that this process writes
 _PACKAGES = (
     "hoianh torch torchvision transformers accelerate datasets evaluate tokenizers safetensors pyvi numpy".split()
 )
@@ -74,9 +81,37 @@ def choose_output(options: Any, name: str) -> Path:
         if not options.overwrite:
             go_on = "--resume (go on) or " if "resume" in to_plain(options) else ""
             raise UserError(f"--output {path} exists; choose another, or add {go_on}--overwrite (replace it)")
-        if not path.is_dir() or (any(path.iterdir()) and not (path / "config.yaml").is_file()):
+        if not path.is_dir() or (
+            any(entry.name != _LOCK for entry in path.iterdir()) and not (path / "config.yaml").is_file()
+        ):
             raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
+    if path.is_dir():
+        hold(path)
     return path
+
+
+def hold(path: Path) -> None:
+    """Keep a run directory to this process until it ends. Raises `UserError` if another one writes it now."""
+    whole = path.resolve()
+    if whole in _HELD:
+        return
+    lock = FileLock(whole / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"--output {path}: another process writes this run now; wait for it, or end it") from None
+    except (OSError, NotImplementedError):
+        return  # a folder that cannot be written says so later; a file system may have no locks
+    _HELD[whole] = lock
+
+
+def release(path: Path) -> None:
+    """A run directory is whole: others may write it now. What ends otherwise is released when its process ends."""
+    lock = _HELD.pop(path.resolve(), None)
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def open_run(
@@ -98,8 +133,9 @@ def open_run(
         if path.exists() and not options.resume:
             if not options.overwrite:
                 raise UserError(f"--output {path} appeared meanwhile (another run?); choose another")
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=options.resume)
+            _empty(path)
+        path.mkdir(parents=True, exist_ok=options.resume or options.overwrite)
+        hold(path)
         write_options(path / "config.yaml", options, header=f"task: {task}\ncommand: {command}")
         environment = {
             "task": task,
@@ -114,10 +150,21 @@ def open_run(
             environment["device"] = device
         if figures:
             environment["figures"] = dict(figures)
+        if (commit := _commit()) is not None:
+            environment["commit"] = commit
         environment["packages"] = {name: _version(name) for name in _PACKAGES}
         write_json(path / "environment.json", environment)
     except OSError as error:
         raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+
+
+def _empty(path: Path) -> None:
+    """Delete a run, but not the lock on it."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
 
 
 def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -125,7 +172,19 @@ def read_run(path: str | Path) -> tuple[str, dict[str, Any]]:
     path = Path(path)
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
         raise UserError(f"{path}: not a run directory (no config.yaml and environment.json in it)")
-    return read_json(path / "environment.json")["task"], read_yaml(path / "config.yaml")
+    task = read_object(path / "environment.json").get("task")
+    if not isinstance(task, str):
+        raise UserError(f"{path / 'environment.json'}: is damaged (it names no task)")
+    return task, read_yaml(path / "config.yaml")
+
+
+def read_trained_on(run: Path) -> dict[str, list[str]]:
+    """What a run says that it was trained on: kind of key → fingerprints. Raises `UserError`."""
+    found = read_object(run / "trained-on.json")
+    for name, keys in found.items():
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise UserError(f"{run / 'trained-on.json'}: is damaged ({name} is no list of texts)")
+    return found
 
 
 def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_change: Iterable[str]) -> None:
@@ -145,32 +204,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside and rename it."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error})") from None
+    write_whole(path, lambda file: file.write(text))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's."""
-    fresh = path.with_name(path.name + ".new")
-    try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
-        fresh.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    """Write rows as UTF-8 CSV, beside and renamed; the columns are the first row's.
+
+    Texts that a spreadsheet would run as formulas become plain ones (`common/spreadsheets.py`).
+    """
+
+    def write(file: TextIO) -> None:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writerow({name: no_formula(name) for name in writer.fieldnames})
+        writer.writerows({name: no_formula(value) for name, value in row.items()} for row in rows)
+
+    write_whole(path, write)
 
 
 def refuse_existing(path: str | None, *, overwrite: bool, option: str = "--output") -> None:
@@ -211,9 +259,11 @@ def write_report(
         lines += ["![loss and accuracy per epoch](curves.png)", ""]
     for path in sorted(run.glob("confusion-*.png")):
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
+    if (run / "examples.png").exists():
+        lines += ["![examples of predictions](examples.png)", ""]
     for path in sorted(run.glob("photos-*.png")):
         lines += [f"![best and worst classified, {path.stem.removeprefix('photos-')}]({path.name})", ""]
-    (run / "report.md").write_text("\n".join(lines), encoding="utf-8")
+    write_text(run / "report.md", "\n".join(lines))
     return table
 
 
@@ -231,6 +281,25 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code lies in, with "-dirty" where files differ from it; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # installed: a repository further up is somebody else's
+        return None
+    # `describe --dirty` would write the index, lock and all, whatever one says of locks: it would be in the
+    # way of its owner's commands, and a process that is killed then, or has no room, leaves the lock behind.
+    git, said = ["git", "--no-optional-locks", "-C", str(root)], []
+    for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run([*git, *command], capture_output=True, text=True, encoding="utf-8", timeout=20)
+        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+            return None
+        if done.returncode:
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + "-dirty" * bool(said[1])
 
 
 def _version(name: str) -> str | None:

@@ -7,7 +7,6 @@ Belongs here: making, keeping and giving them. Which runs need them is `common/t
 import hashlib
 import json
 import math
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 from common.encoders import BatchNorm, Encoder, fingerprint
 from common.errors import UserError, reason
 from common.features import ViewSource
+from common.files import beside, remove
 from common.images import normalise
 
 _FILES = 32  # whose squares the statistics are of
@@ -67,8 +67,8 @@ def _given(encoder: Encoder, kept: Path) -> bool:
     """Whether the encoder got the statistics that are kept; a torn file is as good as none."""
     buffers = dict(encoder.backbone.named_buffers())
     try:
-        tensors = load_file(kept)
-    except (OSError, SafetensorError):
+        tensors = load_file(kept) if kept.is_file() else {}
+    except (OSError, RuntimeError, SafetensorError):
         return False
     if {name: tensor.shape for name, tensor in tensors.items()} != {n: b.shape for n, b in buffers.items()}:
         return False
@@ -78,11 +78,11 @@ def _given(encoder: Encoder, kept: Path) -> bool:
 
 
 def _keep(encoder: Encoder, kept: Path) -> None:
-    fresh = kept.with_name(f"{kept.stem}-{uuid.uuid4().hex}.new")
+    fresh = beside(kept)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: buffer.contiguous() for name, buffer in encoder.backbone.named_buffers()}, fresh)
         fresh.replace(kept)
     except (OSError, SafetensorError) as error:
-        fresh.unlink(missing_ok=True)
+        remove(fresh)
         raise UserError(f"{kept}: cannot be written ({reason(error)}); free space or give another --cache") from None

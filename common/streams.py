@@ -28,6 +28,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader
 
 from common.errors import UserError, reason
+from common.interruption import ignore_signals
 
 BUILDERS = {
     ".parquet": "parquet",
@@ -151,9 +152,18 @@ class Stream:
         self._next: tuple[int, ...] = ()
 
     def batches(
-        self, *, batch_size: int, accumulation: int, seed: int, epoch: int, rank: int, world: int, workers: int
+        self,
+        *,
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        epoch: int,
+        rank: int,
+        world: int,
+        workers: int,
+        start: int = 0,
     ) -> Iterator[list[dict[str, Any]]]:
-        """For each step of this epoch, this process's share of the batch, in `accumulation` parts of equal size.
+        """For each step of this epoch from `start` on, this process's share, in `accumulation` parts of equal size.
 
         A run that was interrupted reads on from where it was: what came before is loaded again, and thrown away.
         """
@@ -164,7 +174,7 @@ class Stream:
                 f"{accumulation} accumulation part(s)"
             )
         here = (share, accumulation, seed, rank, world, epoch)
-        if self._next != here:
+        if self._next != here or start:
             endless = _Endless(self.rows, seed=seed, buffer=self.buffer, rank=rank, world=world)
             self._parts = iter(
                 DataLoader(
@@ -173,13 +183,14 @@ class Stream:
                     collate_fn=self.to_batch,
                     num_workers=min(workers, endless.rows.num_shards),
                     pin_memory=torch.cuda.is_available(),
+                    worker_init_fn=ignore_signals,
                     generator=torch.Generator().manual_seed(seed),  # or it would draw from the one of dropout
                 )
             )
-            for _ in range((epoch - 1) * self.steps * accumulation):
+            for _ in range(((epoch - 1) * self.steps + start) * accumulation):
                 next(self._parts)
         self._next = ()
-        for _ in range(self.steps):
+        for _ in range(start, self.steps):
             yield [next(self._parts) for _ in range(accumulation)]
         self._next = (*here[:-1], epoch + 1)
 

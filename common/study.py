@@ -70,6 +70,7 @@ class StudyOptions:
       python scripts/run_study.py STUDY.yaml --features resnet50=FILE "ResNet101, 32 frames=FILE" --other-data
       python scripts/run_study.py STUDY.yaml --set epochs=30 "CNN:epochs=50" "CNN, attention:dropout=0.5"
       python scripts/run_study.py STUDY.yaml --launcher "accelerate launch"
+      python scripts/run_study.py STUDY.yaml --executor slurm --slurm partition=gpu gpus=1 cpus=8 time=4:00:00
       python scripts/run_study.py STUDY.yaml --dry-run
     """
 
@@ -87,11 +88,18 @@ class StudyOptions:
     """for the cells whose weights are imagenet: FILE, or NAME=FILE, or NAME=none (random), where NAME is a cell, its
     name on one axis or its encoder; the most exact name wins"""
     output: str | None = None
-    """folder of the study: runs/, cells/ and the tables; default runs/NAME-OF-THE-STUDY-FILE"""
+    """folder of the study: runs/, cells/, jobs/ (of --executor) and the tables; default runs/NAME-OF-THE-STUDY-FILE"""
     seeds: tuple[Seed, ...] = ()
     """instead of the study's seeds; a row with seeds of its own keeps them"""
-    jobs: Count = 1
-    """runs side by side; each gets its share of the CPU cores as OMP_NUM_THREADS, unless that is set"""
+    jobs: Count | None = None
+    """runs side by side (default: 1); each gets its share of the CPU cores as OMP_NUM_THREADS, unless that is set; with
+    --executor slurm, how many are submitted at once (default: 32), each with the cores of its job"""
+    executor: Literal["here", "slurm", "local"] = "here"
+    """what starts the runs: this command, or submitit, which sends them to SLURM as jobs, or, to try that without a
+    cluster, starts processes; what submitit writes stays in jobs/ of the study's folder"""
+    slurm: tuple[str, ...] = ()
+    """KEY=VALUE pairs for the jobs of --executor slurm: partition, account, qos, time (minutes, H:MM:SS or D-H:MM:SS;
+    default: a day), gpus, cpus, memory (such as 16G), constraint, gres, nodelist, exclude"""
     only: tuple[str, ...] = ()
     """run only these cells, by name or by the name on one axis; finished others stay in the table"""
     launcher: str | None = None

@@ -16,7 +16,7 @@ from common.evidence import Evidence, few_groups, over_seeds, p_text, shown, wei
 from common.predictions import Aligned, DifferentSamples, Scored, align, read_scored
 from common.statistics import holm
 from common.study import Comparison, first_few
-from common.study_values import as_text, no_formula, signed
+from common.study_values import as_text, signed
 
 _Runs = Mapping[tuple[str, int], Path]  # (cell's name, seed) → run directory
 
@@ -95,12 +95,12 @@ def difference_csv_rows(found: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     for difference in found:
         low, high = difference["interval"] or (None, None)
         first, second = difference["cells"]
-        row = {"comparison": no_formula(difference["name"]), "first": no_formula(first), "second": no_formula(second)}
+        row = {"comparison": difference["name"], "first": first, "second": second}
         row |= {"primary": difference["primary"], "difference": difference["mean"], "std": difference["std"]}
         row |= {"interval low": low, "interval high": high, "seeds": len(difference["by_seed"])}
         row |= {"n": " / ".join(as_text("n", n) for n in difference["n"]), "groups": difference["groups"]}
         row |= {name.replace("_", " "): difference[name] for name in ("p", "p_holm", "smallest_difference")}
-        rows.append(row | {"finding": no_formula(difference["finding"])})
+        rows.append(row | {"finding": difference["finding"]})
     return rows
 
 

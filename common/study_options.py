@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import UserError
 from common.study import Cell, StudyOptions, first_few, refuse_reserved, unknown
+from common.yaml_files import parse_yaml
 
 # Options that decide what the features of a clip or photo are. A file of features named for all, or for an encoder, is
 # taken to be what that encoder's first cell would compute; a cell with other values of these needs a file of its own.
@@ -260,13 +259,10 @@ def _read_set(
         allowed = set().union(*(known[cell.script] for cell in fitting))
         if option not in allowed:
             raise unknown(f"--set{'' if name is None else f' {name}'}: option", option, allowed)
-        try:
-            target = plain if name is None else by_option.setdefault(option, {})
-            if (option if name is None else name) in target:
-                raise UserError(f"--set {text!r}: {option} is given twice; give it once")
-            target[option if name is None else name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text!r}: the value is not valid YAML") from None
+        target = plain if name is None else by_option.setdefault(option, {})
+        if (option if name is None else name) in target:
+            raise UserError(f"--set {text!r}: {option} is given twice; give it once")
+        target[option if name is None else name] = parse_yaml(value, f"--set {text!r}: the value")
     forced = {}
     for cell in cells:
         mine = dict(plain)

@@ -1,88 +1,47 @@
-"""The processes of a study: one per run, some side by side, each with a log; ended when the study is.
+"""The runs of a study: some side by side, each with a log; ended when the study is.
 
-Belongs here: starting, watching, telling of progress, ending. Which runs there are, and whether they may be run, is
-decided in `common/study_runs.py`.
+Belongs here: the loop that starts and watches them, tells of progress, notes how they end; and runs as processes beside
+the study. Runs as jobs are in `common/study_jobs.py`, what both share in `common/study_start.py`. Which runs there are,
+and whether they may be run, is decided in `common/study_runs.py`.
 """
 
-import contextlib
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Protocol
 
-import yaml
 from tqdm import tqdm
 
-from common.checkpoints import has_checkpoint, remove_checkpoints
+from common.checkpoints import remove_checkpoints
 from common.config import read_yaml
 from common.errors import UserError
 from common.runs import write_json
-from common.study import Cell
 from common.study_forks import Fork, Forks, can_fork
+from common.study_start import NO_METRICS, Ended, Run, Started, begin, cores, environment, locked_log, popen, stop
 from common.study_tables import read_measured
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where nobody looks whether another study runs the same cell
-    fcntl = None
 
-_WAIT = 15  # seconds that a run may take to end before it is killed
+class Executor(Protocol):
+    """Where runs are started."""
 
+    def start(self, run: Run) -> Started | None:
+        """The run under way, or None if another process runs it."""
+        ...
 
-@dataclass(kw_only=True)
-class Run:
-    """One cell with one seed."""
-
-    cell: Cell
-    seed: int
-    options: dict[str, Any]
-    path: Path  # of the run directory
-    file: Path  # of the options it is started with
-    resumes: bool  # its script can go on with an interrupted run
-
-    @property
-    def name(self) -> str:
-        return f"{self.cell.name}, seed {self.seed}"
-
-    @property
-    def log(self) -> Path:
-        return self.path.with_name(self.path.name + ".log")
-
-    @property
-    def goes_on(self) -> bool:
-        return self.resumes and has_checkpoint(self.path)
-
-    @property
-    def finished(self) -> bool:
-        return (self.path / "metrics.json").is_file()
-
-    def arguments(self) -> list[str]:
-        """Of its script: from the start, on from its last epoch, or anew over what was left without a checkpoint."""
-        if self.goes_on:
-            return ["--resume", "--output", str(self.path)]
-        anew = ["--overwrite"] if self.path.exists() else []
-        return ["--config", str(self.file), "--output", str(self.path), *anew]
+    def stop(self) -> None:
+        """End all that are under way."""
+        ...
 
 
-def run_all(
-    todo: Sequence[Run], jobs: int, scripts: Path, launcher: Sequence[str], *, keep: str = "all"
-) -> dict[str, str]:
+def run_all(todo: Sequence[Run], jobs: int, executor: Executor, *, keep: str = "all") -> dict[str, str]:
     """Run them, `jobs` at a time → the name of each that failed, and why. An interruption ends those under way.
 
     `keep`: which checkpoints of a run stay when it has finished, as `StudyOptions.checkpoints` says.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"} | os.environ
-    environment["PYTHONIOENCODING"] = "utf-8"  # the log is UTF-8 whatever the terminal is
-    forks = Forks(os.environ | environment) if launcher == [sys.executable] and can_fork() else None
     waiting, under_way, failed = list(todo), {}, {}
     began = time.monotonic()
     bar = tqdm(total=len(todo), unit="run", disable=None)
@@ -90,82 +49,86 @@ def run_all(
         while waiting or under_way:
             while waiting and len(under_way) < jobs:
                 run = waiting.pop(0)
-                process = _start(run, scripts, launcher, environment, forks)
-                if process is None:
-                    failed[run.name] = f"another process runs it now ({run.log})"
+                started = executor.start(run)
+                if started is None:
+                    failed[run.name] = run.busy
                     bar.update()
                 else:
-                    under_way[run.name] = (run, process, time.monotonic())
-            for name, (run, process, started) in list(under_way.items()):
-                if process.poll() is None:
+                    under_way[run.name] = (run, started)
+            for name, (run, started) in list(under_way.items()):
+                ended = started.poll()
+                if ended is None:
                     continue
                 del under_way[name]
-                told = _end(run, process.returncode, time.monotonic() - started, failed, keep)
+                told = _end(run, ended, failed, keep)
                 bar.update()
-                ended = len(todo) - len(waiting) - len(under_way)  # a bar that is not shown does not count
-                left = (time.monotonic() - began) / ended * (len(todo) - ended)
-                bar.write(f"{ended}/{len(todo)}  {told}  ({_span(left)} left)")
+                done = len(todo) - len(waiting) - len(under_way)  # a bar that is not shown does not count
+                left = (time.monotonic() - began) / done * (len(todo) - done)
+                bar.write(f"{done}/{len(todo)}  {told}  ({_span(left)} left)")
                 sys.stdout.flush()
             time.sleep(0.1)
     finally:
         bar.close()
-        _stop([process for _, process, _ in under_way.values()])
+        executor.stop()
     return failed
 
 
-def _start(
-    run: Run, scripts: Path, launcher: Sequence[str], environment: dict[str, str], forks: Forks | None
-) -> subprocess.Popen | Fork | None:
-    """Its process, with a log that stays locked as long as it (or a child of it) lives; None if another has the lock.
+class Processes:
+    """Starts runs beside the study: each a process or, where that is possible, a fork of one that has the libraries."""
 
-    In a session of its own: Ctrl-C reaches the study alone, which then ends the whole group.
-    """
-    # What cannot resume does not train: several processes would only do the same work over one another.
-    command = [*(launcher if run.resumes else [sys.executable]), str(scripts / f"{run.cell.script}.py")]
-    try:
-        with run.log.open("ab") as log:
-            if not _lock(log):
+    def __init__(self, jobs: int, scripts: Path, launcher: Sequence[str]) -> None:
+        self._scripts, self._launcher = scripts, launcher
+        self._threads = max(1, cores() // jobs)
+        forks = list(launcher) == [sys.executable] and can_fork()
+        self._forks = Forks(environment(self._threads)) if forks else None
+        self._started: list[_Process] = []
+
+    def start(self, run: Run) -> "_Process | _Finished | None":
+        with locked_log(run) as log:
+            if log is None:
                 return None
-            arguments = run.arguments()
-            command += arguments
-            if "--resume" not in arguments:
-                log.truncate(0)
-                text = yaml.safe_dump(run.options, allow_unicode=True, sort_keys=False)
-                run.file.write_text(f"# script: {run.cell.script}\n{text}", encoding="utf-8")
-            log.write(f"$ {shlex.join(command)}\n".encode())
-            log.flush()
-            if forks is not None:
-                return forks.start(Path(command[1]), command[2:], log)
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise UserError(f"{run.path} cannot be started ({error.strerror}: {error.filename or command[0]})") from None
+            if run.finished:  # meanwhile, by another process that runs the same study
+                return _Finished()
+            command = begin(run, log, self._scripts, self._launcher, sys.executable)
+            if self._forks is not None:
+                process = self._forks.start(Path(command[1]), command[2:], log)
+            else:
+                process = popen(command, log, self._threads)
+            started = _Process(process)
+            self._started.append(started)
+            return started
+
+    def stop(self) -> None:
+        stop([started.process for started in self._started])
 
 
-def _lock(log: BinaryIO) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+class _Finished:
+    """A run that another process has finished."""
+
+    def poll(self) -> Ended:
+        return Ended(code=0, seconds=None)
 
 
-def _end(run: Run, code: int, seconds: float, failed: dict[str, str], keep: str) -> str:
+class _Process:
+    """A run as a process, and how long it has taken."""
+
+    def __init__(self, process: subprocess.Popen | Fork) -> None:
+        self.process = process
+        self._began = time.monotonic()
+
+    def poll(self) -> Ended | None:
+        code = self.process.poll()
+        return None if code is None else Ended(code=code, seconds=time.monotonic() - self._began)
+
+
+def _end(run: Run, ended: Ended, failed: dict[str, str], keep: str) -> str:
     """Note how a run ended; returns the line that tells of it. One that ended well keeps the checkpoints it should."""
-    span = _span(seconds)
-    if code == 0 and run.finished:
+    span = _span(ended.seconds or 0)
+    if ended.code == 0 and run.finished:
         try:
-            write_json(run.path / "study.json", {"cell": run.cell.name, "seed": run.seed, "seconds": round(seconds, 3)})
+            if ended.seconds is not None:
+                timed = {"cell": run.cell.name, "seed": run.seed, "seconds": round(ended.seconds, 3)}
+                write_json(run.path / "study.json", timed)
             measured = read_measured(run.path)
             if keep != "all" and (run.path / "checkpoints").is_dir():
                 scored = read_yaml(run.path / "config.yaml").get("score")
@@ -174,8 +137,8 @@ def _end(run: Run, code: int, seconds: float, failed: dict[str, str], keep: str)
         except UserError as error:
             failed[run.name] = str(error)
     else:
-        why = _last_line(run.log) if code else "it ended without metrics.json"
-        failed[run.name] = f"{why} (exit code {code}; {run.log})"
+        why = _last_line(run.log) if ended.code else NO_METRICS
+        failed[run.name] = ended.why or f"{why} (exit code {ended.code}; {run.log})"
     return f"{run.name}: failed  {span}"
 
 
@@ -187,38 +150,6 @@ def _last_line(log: Path) -> str:
     refusals = [line for line in lines if re.match(r"\w+\.py: error: ", line)]
     line = (refusals or lines or ["nothing was printed"])[-1]
     return line if len(line) <= 300 else line[:300] + " ..."
-
-
-def _stop(processes: Sequence[subprocess.Popen | Fork]) -> None:
-    """End processes and their children: asked first, killed if they do not listen."""
-    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-        for process in processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number) if hasattr(os, "killpg") else process.terminate()
-        until = time.monotonic() + _WAIT
-        while any(process.poll() is None for process in processes) and time.monotonic() < until:
-            time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM (and a closed terminal, unless `nohup` said to ignore it) ends the runs as Ctrl-C does."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        with contextlib.suppress(ValueError):  # not in the main thread: signals are another's business
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _span(seconds: float) -> str:

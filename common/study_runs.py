@@ -1,12 +1,12 @@
 """Running a study: what is still to do, and what is made of it.
 
 Belongs here: planning the runs of every cell with every seed, so that what is finished is not run again. What a study
-is, is in `common/study.py`; starting and ending its processes in `common/study_processes.py`; its tables in
-`common/study_tables.py`.
+is, is in `common/study.py`; starting and ending them in `common/study_processes.py` and
+`common/study_jobs.py`; its tables in `common/study_tables.py`.
 
 The study's folder holds `cells/NAME-seedN.yaml` (the options a run was started with), `runs/NAME-seedN/` (the run),
-`runs/NAME-seedN.log` (all it printed) and the tables. A run is finished when it has `metrics.json`, which the training
-scripts write last.
+`runs/NAME-seedN.log` (all it printed), the tables and, of jobs, `jobs/` (what submitit writes). A run is finished when
+it has `metrics.json`, which the training scripts write last.
 """
 
 import os
@@ -23,13 +23,16 @@ import yaml
 
 from common.config import read_yaml, same_value
 from common.errors import UserError
+from common.interruption import terminated_like_interrupted
+from common.options import NOT_MEASURED
 from common.runs import typed_command
 from common.study import Cell, Study, StudyOptions, choose, read_study
+from common.study_jobs import SLURM_JOBS, Jobs, slurm_parameters
 from common.study_options import Assigned, cell_options, left_out_note
-from common.study_processes import Run, run_all, terminated_like_interrupted
+from common.study_processes import Executor, Processes, run_all
+from common.study_start import Run
 from common.study_tables import write_tables
 
-_FREE = {"cache", "workers", "tracker"}  # options that do not change what is measured
 _PATHS = (
     "data",
     "images",
@@ -47,6 +50,9 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     `scripts` is the folder of the training scripts. Raises `UserError` before anything starts for a study, an option or
     a finished run that does not fit.
     """
+    if given.slurm and given.executor != "slurm":
+        raise UserError("--slurm is of jobs that go to SLURM: add --executor slurm, or leave it out")
+    slurm_parameters(given.slurm)
     study = read_study(given.study, seeds=given.seeds)
     output = Path(given.output or Path("runs") / Path(given.study).stem)
     launcher = _read_launcher(given.launcher)
@@ -69,10 +75,12 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
     todo = [run for run in wanted if not run.finished]
     print(f"{study.title}: {len(wanted)} runs, {len(wanted) - len(todo)} of them finished before", flush=True)
     failed: dict[str, str] = {}
+    jobs = given.jobs or (SLURM_JOBS if given.executor == "slurm" else 1)
     try:
+        executor = _executor(given, output, jobs, scripts, launcher) if todo else None
         _make(output)
         with terminated_like_interrupted():
-            failed = run_all(todo, given.jobs, scripts, launcher, keep=given.checkpoints)
+            failed = run_all(todo, jobs, executor, keep=given.checkpoints) if todo else {}
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise
@@ -92,12 +100,18 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         weights_named=assigned.weights_named,
         more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
-    print(f"\n{table}\n\neverything is in {output}", flush=True)
+    print(f"\n{table}\n\neverything is in {output}; {output / 'report.html'} shows it", flush=True)
     if failed:
         print(f"\n{len(failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, why in failed.items():
             print(f"  {name}: {why}", file=sys.stderr, flush=True)
     return 1 if failed else 0
+
+
+def _executor(given: StudyOptions, output: Path, jobs: int, scripts: Path, launcher: Sequence[str]) -> Executor:
+    if given.executor == "here":
+        return Processes(jobs, scripts, launcher)
+    return Jobs(given.executor, output, jobs, scripts, launcher, given.slurm)
 
 
 def _finished_before(cells: Sequence[Cell], output: Path) -> dict[str, dict[str, Any]]:
@@ -188,7 +202,7 @@ def _difference(run: Run) -> str | None:
         return f"another script than {run.cell.script}"
     # The study's file holds what was asked for; a script's own may hold more, and defaults that it chose by itself.
     for key in sorted(set(saved) | set(run.options) if saved_by_study else run.options):
-        if key not in _FREE and not same_value(saved.get(key), run.options.get(key), path=key in _PATHS):
+        if key not in NOT_MEASURED and not same_value(saved.get(key), run.options.get(key), path=key in _PATHS):
             return f"{key} = {saved.get(key, 'its default')}, not {run.options.get(key, 'its default')}"
     return None
 

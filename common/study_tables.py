@@ -7,24 +7,24 @@ Every table is made from the same entries, which are what `table.json` holds.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from common.errors import plain_line
 from common.runs import write_csv, write_json, write_text
 from common.statistics import wilson
 from common.study import Cell, Comparison, Pivot, first_few
 from common.study_compare import difference_rows, differences, pivots
 from common.study_evidence import about_differences, add_evidence, difference_csv_rows, findings
+from common.study_report import Section, write_report
 from common.study_values import (
     CHOSEN_ON,
     TEST_SECONDS,
     Measured,
     as_text,
     mean_and_spread,
-    no_formula,
     read_measured,
     reported_as_text,
     with_spread,
@@ -35,16 +35,6 @@ _MOST_COLUMNS = 12  # of types side by side; more are shown one below the other
 _ALWAYS = ("loss", "accuracy")
 _IF_MEASURED = (CHOSEN_ON, "train accuracy")  # shown behind those if some run has them
 _LAST = ("seconds", "parameters", TEST_SECONDS)  # measured columns at the end, whether reported or not
-
-
-@dataclass(kw_only=True)
-class _Section:
-    """A table, with what stands above it, and a list below."""
-
-    rows: Sequence[Mapping[str, str]]
-    caption: str = ""
-    sentence: str = ""
-    findings: Sequence[str] = ()
 
 
 def write_tables(
@@ -62,9 +52,8 @@ def write_tables(
     weights_named: bool = False,
     more_notes: Sequence[str] = (),
 ) -> str:
-    """Write `table.{md,csv,tex,json}`, `accuracy.png` and, of what is compared, `differences.csv` into `output`.
-
-    Returns the table as Markdown.
+    """Write `table.{md,csv,tex,json}`, `accuracy.png`, of what is compared `differences.csv`, and last the report
+    (`common/study_report.py`) into `output`. Returns the table as Markdown.
 
     `runs` is (cell's name, seed) → run directory, finished or not; `options` and `commands` are by the cell's name;
     `failed` is the name of a run → why; `weights_named` says that the weights of some cell were given by name, so that
@@ -81,22 +70,24 @@ def write_tables(
     _add_weights(entries, always=weights_named)
     notes = [*_notes(entries, measured, failed), *more_notes]
     compared = differences(entries, compare)
-    sections = [_Section(rows=main_rows(entries))]
+    main = [Section(rows=main_rows(entries))]
     if pivot is not None:
-        sections += [_Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
+        main += [Section(rows=rows, caption=caption) for caption, rows in pivots(entries, cells, pivot).items()]
+    difference = None
     if compared:
         add_evidence(compared, compare, runs)
         told = {"sentence": about_differences(compared, compare), "findings": findings(compared)}
-        sections.append(_Section(rows=difference_rows(compared), caption="differences", **told))
-    for key, rows in _group_rows(entries).items():
-        sections.append(_Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}"))
+        difference = Section(rows=difference_rows(compared), caption="differences", **told)
+    groups = [
+        Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}") for key, rows in _group_rows(entries).items()
+    ]
+    sections = [*main, *[difference] * (difference is not None), *groups]
     pictured = any("accuracy" in entry["measured"] for entry in entries)
 
     lines = [f"# {title}", "", "```", command, "```", "", *[f"- {note}" for note in notes]]
     for section in sections:
-        escaped = [{_bars(name): _bars(value) for name, value in row.items()} for row in section.rows]
         lines += ["", *([f"## {section.caption}", ""] if section.caption else [])]
-        lines += [*([section.sentence, ""] if section.sentence else []), markdown(escaped)]
+        lines += [*([section.sentence, ""] if section.sentence else []), markdown(section.rows)]
         lines += ["", *(f"- {finding}" for finding in section.findings)] if section.findings else []
     lines += ["", "![accuracy, measured and reported](accuracy.png)"] if pictured else []
     found = {"title": title, "command": command, "notes": notes, "cells": entries}
@@ -108,6 +99,19 @@ def write_tables(
     if pictured:
         draw_bars(entries, output / "accuracy.png", title=title)
     write_text(output / "table.md", "\n".join(lines) + "\n")
+    write_report(
+        output,
+        title=title,
+        command=command,
+        notes=notes,
+        failed=failed,
+        entries=entries,
+        slugs={cell.name: cell.slug for cell in cells},
+        runs={key: runs[key] for key in measured},
+        tables=main,
+        differences=difference,
+        groups=groups,
+    )
     return "\n\n".join(
         "\n".join([*filter(None, (section.caption, section.sentence)), markdown(section.rows), *section.findings])
         for section in sections
@@ -140,7 +144,7 @@ def csv_rows(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     reported, measured = _metrics(entries)
     rows = []
     for entry in entries:
-        row: dict[str, Any] = {"model": no_formula(entry["name"])} | _shown_weights(entry)
+        row: dict[str, Any] = {"model": entry["name"]} | _shown_weights(entry)
         row |= {f"reported {metric}": entry["reported"].get(metric) for metric in reported}
         for metric in (*measured, *_last(entries)):
             found = entry["measured"].get(metric, {})
@@ -230,7 +234,7 @@ def _weights(options: Mapping[str, Any]) -> str:
 
 
 def _shown_weights(entry: Mapping[str, Any]) -> dict[str, str]:
-    return {"weights": no_formula(entry["weights"])} if "weights" in entry else {}
+    return {"weights": entry["weights"]} if "weights" in entry else {}
 
 
 def _notes(
@@ -245,6 +249,8 @@ def _notes(
         notes.append("measured on: " + ", ".join(f"{split} (n = {as_text('n', n)})" for split, n in scored))
     if "validation" in (split for split, _ in scored):
         notes.append("validation is what recipes are chosen on: its figures are no test results")
+    if "train" in (split for split, _ in scored):
+        notes.append("train is what was to be learned: its figures say nothing of anything else")
     seeds = sorted({seed for entry in entries for seed in entry["seeds"]})
     notes.append("seeds: " + (", ".join(map(str, seeds)) or "none finished"))
     if any(len(entry["seeds"]) > 1 for entry in entries):
@@ -311,16 +317,13 @@ def _group_rows(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str
     return tables
 
 
-def _bars(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
-def _latex(title: str, notes: Sequence[str], sections: Sequence[_Section]) -> str:
+def _latex(title: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
     """Plain tabular environments, which need no package; names are escaped by tabulate."""
     lines = [f"% {' '.join(line.split())}" for line in (title, *notes)]
     for section in sections:
         aligned = ["left", *["right"] * (len(section.rows[0]) - 1)]
-        text = tabulate(section.rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
+        rows = [{plain_line(name): plain_line(value) for name, value in row.items()} for row in section.rows]
+        text = tabulate(rows, headers="keys", tablefmt="latex", disable_numparse=True, colalign=aligned)
         told = [section.caption, section.sentence, *section.findings]
-        lines += ["", *[f"% {line}" for line in told if line], text]
+        lines += ["", *[f"% {plain_line(line)}" for line in told if line], text]
     return ("\n".join(lines) + "\n").replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--")

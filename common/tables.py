@@ -10,10 +10,18 @@ from typing import Any
 
 from tabulate import tabulate
 
+from common.errors import plain_line
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a GitHub table, columns in the order of the first row; accuracies and losses with four decimals."""
-    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+_ACTIVE = re.compile(r"[\\|<]")  # what ends a cell, begins a tag, or takes the meaning from one of these
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], *, escaped: bool = False) -> str:
+    """Rows as a GitHub table, columns in the order of the first row; accuracies and losses with four decimals.
+
+    Whatever a text holds, it stays in its cell, and nothing in it is taken for HTML; `escaped` ones are so already.
+    """
+    keep = str if escaped else _escape
+    shown = [{keep(name): keep(_cell(value)) for name, value in row.items()} for row in rows]
     return tabulate(shown, headers="keys", tablefmt="github", disable_numparse=True)
 
 
@@ -50,3 +58,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.4f}"
     return str(value)
+
+
+def _escape(text: Any) -> str:
+    return _ACTIVE.sub(r"\\\g<0>", plain_line(str(text)))

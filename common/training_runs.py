@@ -8,6 +8,7 @@ report), and what it says at its start and end. What the parts are is the tasks'
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +19,23 @@ from accelerate import Accelerator
 from torch import nn
 
 from common.batches import BatchSource
-from common.checkpoints import write_directory
+from common.checkpoints import has_checkpoint, heal, write_directory
 from common.config import read_yaml, to_plain
 from common.encoders import BatchNorm, Encoder, build_encoder, count_parameters
-from common.errors import UserError
+from common.errors import Interrupted, UserError, reason
 from common.features import ViewSource
+from common.files import read_text
 from common.images import Preprocessing
+from common.interruption import terminated_like_interrupted
+from common.options import NOT_MEASURED
+from common.progress import checkpoint_directory
 from common.runs import (
     choose_output,
     on_main,
     open_run,
-    read_json,
+    read_trained_on,
     refuse_changes,
+    release,
     typed_command,
     write_csv,
     write_json,
@@ -37,11 +43,12 @@ from common.runs import (
     write_text,
 )
 from common.settling import settle
-from common.training import Scores, checkpoint_directory, fit, make_accelerator
+from common.training import Scores, fit, make_accelerator
 
-_MAY_CHANGE = set(
-    "config output resume overwrite cache workers epochs patience tracker test score score_train timed".split()
-)
+_MAY_CHANGE = {
+    *"config output resume overwrite epochs patience test score score_train timed".split(),
+    *NOT_MEASURED,
+}
 
 
 @dataclass(kw_only=True)
@@ -67,6 +74,8 @@ class Parts:
     """its per-sample rows"""
     draw: Callable[[Sequence[Mapping[str, Any]], Path, str], None]
     """draws what there is to draw of a split's predictions into a run"""
+    examples: Callable[[Sequence[Mapping[str, Any]], Path, str], None] | None
+    """draws examples of a split's predictions into a file; None where there is nothing to show, or nobody wants it"""
     trained_on: dict[str, list[str]]
     """fingerprints of the training split, so that scoring it later is refused"""
     notes: list[str]
@@ -97,13 +106,24 @@ def train_task(
         value = getattr(options, option)
         if value is not None and Path(value).expanduser().exists():
             setattr(options, option, str(Path(value).expanduser().resolve()))
-    accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
-    run = on_main(accelerator, lambda: choose_output(options, name))
+    with terminated_like_interrupted():
+        accelerator = make_accelerator(options, Path("runs"))  # stands in for the run's directory, not known yet
+        run = on_main(accelerator, lambda: choose_output(options, name))
+        try:
+            return _train(options, prepare, accelerator, run, task=task)
+        except KeyboardInterrupt as interrupt:
+            raise interrupt if str(interrupt) else Interrupted(_how_to_go_on(run)) from None
+        finally:
+            release(run)
+
+
+def _train(
+    options: Any, prepare: Callable[[Any, Accelerator], Parts], accelerator: Accelerator, run: Path, *, task: str
+) -> Path:
     if options.resume:
         refuse_changes(read_yaml(run / "config.yaml"), to_plain(options), may_change=_MAY_CHANGE)
     parts = prepare(options, accelerator)
-    if options.resume:
-        _go_on(run, parts)
+    last = _go_on(run, parts, accelerator) if options.resume else None
     size = count_parameters(parts.model)
     about = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
     about["device"] = accelerator.device.type
@@ -128,22 +148,28 @@ def train_task(
             accelerator=accelerator,
             run=run,
             save=parts.save,
-            resume=options.resume,
+            resume=last,
             auxiliary=parts.auxiliary,
         ).history
     parts.model.load_state_dict(parts.load(checkpoint_directory(run, options.score)))
     metrics: dict[str, Any] = {}
+    not_drawn: list[str] = []
+    said: dict[str, list[dict[str, Any]]] = {}
     for split in (name for name in scored_splits(options) if name not in parts.missing):
         scores = parts.score(split)
         metrics[split] = parts.report(split, scores)
         if accelerator.is_main_process:
-            said = parts.predictions(split, scores)
-            write_csv(run / f"predictions-{split}.csv", said)
-            parts.draw(said, run, split)
+            said[split] = parts.predictions(split, scores)
+            write_csv(run / f"predictions-{split}.csv", said[split])
+            not_drawn += _draw(f"the pictures of {split}", parts.draw, said[split], run, split)
     if accelerator.is_main_process:
         from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
 
-        draw_curves(history, run / "curves.png")
+        not_drawn += _draw("curves.png", draw_curves, history, run / "curves.png")
+        (run / "examples.png").unlink(missing_ok=True)  # of what was scored before, where a finished run is resumed
+        if parts.examples is not None:
+            split = "test" if "test" in said else "validation"
+            not_drawn += _draw("examples.png", parts.examples, said[split], run / "examples.png", split)
         seconds = sum(row["seconds"] for row in history)
         trained = f"trained for {len(history)} epochs, {seconds:,.0f} s"
         if parts.trained_in is not None:
@@ -151,6 +177,7 @@ def train_task(
         notes = [f"scored: checkpoints/{options.score}, {trained}", *parts.notes]
         if not options.test:
             notes.append("test was not opened (--no-test)")
+        notes += not_drawn
         title = f"{parts.title}: run {run.name}"
         table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics, by=parts.by)
         write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
@@ -158,6 +185,23 @@ def train_task(
         print(f"\n{table}\n\n{notes[0]}; everything is in {run}\nnext:\n{steps}", flush=True)
     accelerator.end_training()
     return run
+
+
+def _how_to_go_on(run: Path) -> str:
+    """Interrupted before, after or beside the steps, which say so themselves: what there is to go on from."""
+    if not has_checkpoint(run):
+        anew = ", with --overwrite" if run.exists() else ""
+        return f"interrupted before the first checkpoint; features that were computed are kept. Start it anew{anew}"
+    return f"interrupted; to go on: python {sys.argv[0]} --resume --output {run}"
+
+
+def _draw(name: str, draw: Callable[..., None], *given: Any) -> list[str]:
+    """Draw a picture; → a note that says why it is not there, if it fails: none is worth a trained run."""
+    try:
+        draw(*given)
+    except Exception as error:  # whatever it is: the figures are there, and are about to be written
+        return [f"{name} could not be drawn: {reason(error)}"]
+    return []
 
 
 def scored_splits(options: Any) -> list[str]:
@@ -216,21 +260,24 @@ def encoder_note(options: Any, encoder: Encoder) -> str:
     return f"encoder: {options.encoder}, {weights}, {trained}"
 
 
-def _go_on(run: Path, parts: Parts) -> None:
-    """Give the model the weights of its last epoch. Refuses other training data than the run was started with."""
-    if read_json(run / "trained-on.json") != parts.trained_on:
+def _go_on(run: Path, parts: Parts, accelerator: Accelerator) -> Path:
+    """Give the model the weights of its last checkpoint, which is returned.
+
+    Refuses other training data than the run was started with.
+    """
+    if read_trained_on(run) != parts.trained_on:
         raise UserError(f"--resume: the training data are not those that {run} was started with; start another run")
-    try:
-        last = checkpoint_directory(run, "last")
-    except UserError:
+    if not has_checkpoint(run):
         why = "is finished and kept no last" if (run / "metrics.json").is_file() else "was stopped before its first"
-        raise UserError(f"--resume: {run} {why} checkpoint; start it anew with --overwrite") from None
+        raise UserError(f"--resume: {run} {why} checkpoint; start it anew with --overwrite")
+    last = on_main(accelerator, lambda: heal(run / "checkpoints" / "last"))
     parts.model.load_state_dict(parts.load(last))
+    return last
 
 
 def _take_training(trained: Path, run: Path, score: str) -> list[dict[str, Any]]:
     """Copy the history of a finished run, which is returned, and the checkpoint that is to be scored."""
-    text = (trained / "history.jsonl").read_text(encoding="utf-8")
+    text = read_text(trained / "history.jsonl")
     write_text(run / "history.jsonl", text)
     source = checkpoint_directory(trained, score)
     write_directory(

@@ -8,6 +8,7 @@ network that is already built. Does not belong here: building the network (`comm
 
 import pickle
 import urllib.parse
+import zipfile
 from pathlib import Path
 
 import torch
@@ -18,6 +19,17 @@ from torch import nn
 from common import zoo
 from common.errors import UserError, reason
 from common.images import content_hash
+
+PICKLES = (".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".joblib", ".tar")
+"""Endings of files that are pickles, or may be: of these only `.pth` and `.pt` are looked at, for tensors alone."""
+
+
+def how_to_convert(target: str = "NEW.safetensors") -> str:
+    """What is said of a pickle, behind its name."""
+    return (
+        "is a pickle, which could run code when loaded, and is not opened; if you trust who made it, convert it once: "
+        f"safetensors.torch.save_file(torch.load(FILE, weights_only=True), '{target}')"
+    )
 
 
 def imagenet_file(name: str) -> Path:
@@ -49,17 +61,23 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from safetensors, or from torch's format as far as that needs no pickled code."""
     if not path.is_file():
         raise UserError(f"weights {path}: no such file; give imagenet, none or a file of weights")
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
+    suffix = path.suffix.lower()
+    if suffix not in (".safetensors", ".pth", ".pt"):
+        if suffix in PICKLES:
+            raise UserError(f"weights {path}: {how_to_convert()}")
         raise UserError(f"weights {path}: give a file that ends in .safetensors, .pth or .pt")
     try:
-        if path.suffix == ".safetensors":
+        if suffix == ".safetensors":
             return load_file(path)
+        _refuse_packed(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"weights {path}: is damaged, or holds more than tensors and could run code when loaded; if you trust it, "
             "save its state dict alone: torch.save(torch.load(FILE, weights_only=False).state_dict(), NEW_FILE)"
         ) from None
+    except UserError:
+        raise
     except Exception as error:  # a stranger's bytes
         raise UserError(f"weights {path}: cannot be read ({reason(error)})") from None
     for key in ("state_dict", "model"):  # training scripts wrap it
@@ -68,6 +86,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"weights {path}: holds a {type(state).__name__}, not a state dict")
     return {key: value for key, value in state.items() if isinstance(key, str)}
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a `.pth` that unpacks to more than it holds: torch never packs, nor stores two records in one place."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    if packed or sum(record.file_size for record in records) > path.stat().st_size:
+        raise UserError(f"weights {path}: holds packed records, which torch does not write; save it again")
 
 
 def load_weights(encoder: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
@@ -111,8 +140,10 @@ def _fitting(
     found = {key: value for key, value in found.items() if value is not None or not key.endswith("num_batches_tracked")}
     for key, value in found.items():
         want = tuple(needed[key].shape)
-        if not isinstance(value, torch.Tensor) or tuple(value.shape) != want:
+        plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+        if not plain or value.is_complex() or value.is_quantized or tuple(value.shape) != want:
             have = f"has shape {tuple(value.shape)}, not {want}" if isinstance(value, torch.Tensor) else "is missing"
+            have = have if value is None or tuple(getattr(value, "shape", want)) != want else "is no plain tensor"
             raise UserError(
                 f"weights {source} do not fit {what}: first missing or mismatching key '{prefix}{key}' "
                 f"{have}; name the encoder they were trained with"

@@ -26,8 +26,9 @@ from common.features import PhotoViews
 from common.heads import OriginalHead
 from common.images import Preprocessing, normalise
 from common.metrics import top_k_errors
+from common.optimisation import make_optimizer
 from common.study import read_study
-from common.training import make_accelerator, make_optimizer
+from common.training import make_accelerator
 from common.weights import load_head, load_weights
 
 ROOT = Path(__file__).resolve().parent.parent

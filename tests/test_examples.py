@@ -5,11 +5,14 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.config import parse
 from common.errors import UserError
+from vqa import examples
 from vqa.examples import draw_confusions, read_predictions, typical
 from vqa.options import PredictVqaOptions, TrainVqaOptions
 from vqa.predict import predict
@@ -163,7 +166,8 @@ def test_what_is_shown_is_what_the_run_answered_on_its_own_photos(run, scenes, t
 
 
 def test_without_attention_the_photos_are_bare(start, tmp_path, monkeypatch):
-    run = start(tmp_path / "run", "--no-attention")
+    run = start(tmp_path / "run", "--no-attention", "--examples", "0")
+    assert not (run / "examples.png").exists() and "examples.png" not in (run / "report.md").read_text(encoding="utf-8")
     rows, title = drawn(monkeypatch, "--run", run, "--examples", tmp_path / "x.png", "--split", "test")
     answers = [answer for row in rows for answer in row.answers]
     assert answers and all(answer.weights is None for answer in answers)
@@ -177,6 +181,7 @@ def test_what_has_no_examples_is_refused(run, start, scenes, tmp_path):
     assert "not a run directory" in refusal("--run", tmp_path, *out)
     blind = start(tmp_path / "blind", "--inputs", "question")
     assert "no photos to show" in refusal("--run", blind, *out)
+    assert not (blind / "examples.png").exists()  # and it finished without
     spoiled = Path(shutil.copytree(run, tmp_path / "spoiled"))
     (spoiled / "predictions-validation.csv").write_text("id,gold\n1,đỏ\n", encoding="utf-8")
     assert "damaged" in refusal("--run", spoiled, *out)
@@ -227,3 +232,41 @@ def test_the_confusions_of_a_run(run, tmp_path):
     draw_confusions(rows, tmp_path / "confusion-validation.png", title="run: validation")
     with Image.open(tmp_path / "confusion-validation.png") as picture:
         assert picture.width > 700 and picture.height > 500
+
+
+def test_a_run_leaves_examples_by_itself(run, tmp_path, monkeypatch):
+    with Image.open(run / "examples.png") as picture:
+        assert picture.width > 700 and picture.height > 500
+    assert "](examples.png)" in (run / "report.md").read_text(encoding="utf-8")
+    rows, _ = drawn(monkeypatch, "--run", run, "--examples", tmp_path / "x.png", "--per-type", 3)
+    wanted = [(row.heading, [(a.caption, a.predicted) for a in row.answers]) for row in rows]
+    monkeypatch.setattr("common.plots.draw_answers", lambda rows, out, *, title: sheets.append((rows, title)))
+    sheets: list = []
+    again = shutil.copytree(run, tmp_path / "again")
+    train(
+        parse(TrainVqaOptions, ["--resume", "--output", str(again)])
+    )  # nothing left to train: it is scored, and drawn, once more
+    assert [(row.heading, [(a.caption, a.predicted) for a in row.answers]) for row in sheets[0][0]] == wanted
+    assert sheets[0][1].startswith("again, validation: typical answers; bright: where it looked")
+
+
+def test_a_failing_picture_loses_no_run_and_examples_change_no_number(run, start, tmp_path, monkeypatch):
+    states = []
+
+    def fail(*given, **keywords):
+        states.append((torch.get_rng_state(), np.random.get_state()[1], random.getstate()))
+        original(*given, **keywords)
+        states.append((torch.get_rng_state(), np.random.get_state()[1], random.getstate()))
+        (out,) = [value for value in given if isinstance(value, Path)]
+        out.unlink()
+        raise MemoryError("no room\nfor a picture")
+
+    original = examples.draw_examples
+    monkeypatch.setattr(examples, "draw_examples", fail)
+    failed = start(tmp_path / "run", "--no-test")
+    (torch_before, numpy_before, before), (torch_after, numpy_after, after) = states
+    assert torch.equal(torch_before, torch_after) and (numpy_before == numpy_after).all() and before == after
+    report = (failed / "report.md").read_text(encoding="utf-8")
+    assert "- examples.png could not be drawn: " in report and "no room" in report and "](examples.png)" not in report
+    for name in ("metrics.json", "predictions-validation.csv"):
+        assert (failed / name).read_bytes() == (run / name).read_bytes()

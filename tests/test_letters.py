@@ -3,15 +3,22 @@
 import csv
 import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from common.config import parse
+from common.config import build, parse
 from common.errors import UserError
 from common.letters import R3_LOSSES, LetterNet, fit_letters, train_letters
 from common.letters_options import LettersOptions
+from common.predictions import read_scored
+from common.statistics import ALPHA, smallest_p
+from common.study import read_study
+from common.study_values import read_measured
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def options(*arguments: object) -> LettersOptions:
@@ -79,6 +86,26 @@ def test_nothing_was_reported_of_another_setting(other, capsys):
     assert found["losses"][0]["reported"] is None
 
 
+def test_a_run_has_every_letter_that_was_to_be_written(tmp_path):
+    """What common/study_values.py and common/predictions.py read of it; one word of the two begins like the other."""
+    words = ("mẹo hay", "mèo", "có")
+    found = options("--words", *words, "--epochs", 120, "--kind", "gru", "--output", tmp_path / "run")
+    train_letters(found)
+    scored = read_scored(tmp_path / "run", "train")
+    assert scored.columns["id"] == [f"{word}-{place}" for word in words for place in range(1, len(word))]
+    assert scored.groups == [word for word in words for _ in word[1:]] and scored.grouped_by == "group"
+    assert "".join(scored.columns["gold"]) == "ẹo hayèoó"
+    measured = read_measured(tmp_path / "run")
+    by_word = measured.groups["by_word"]
+    assert by_word["có"] == {"accuracy": 1.0, "n": 1}
+    assert {by_word["mèo"]["accuracy"] == 1, by_word["mẹo hay"]["accuracy"] == 1} == {True, False}
+    assert measured.split == "train" and measured.figures["n"] == 9 and measured.figures["epochs"] == 120
+    assert measured.figures["accuracy"] == scored.right.mean() and 0 < measured.figures["seconds"] < 60
+    assert measured.figures["parameters"] == 3 * (10 * 12 + 12 * 12 + 2 * 12) + 13 * 10
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "history.jsonl").open(encoding="utf-8")]
+    assert measured.figures["loss"] == losses[-1] < losses[0]
+
+
 def test_words_of_other_lengths_and_another_language(capsys):
     words = [unicodedata.normalize("NFD", word) for word in ("hỏi", "ảnh", "món nước", "bè")]
     found = train_letters(options("--words", *words, "--given", words[0][:3], "món", "--epochs", 150, "--kind", "lstm"))
@@ -114,3 +141,16 @@ def test_bad_input(arguments, said):
 def test_as_a_command(run_script):
     result = run_script("scripts/train_letters.py", "--given", "z", check=False)
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "'z' is in none" in result.stderr
+
+
+def test_the_study_trains_nets_of_one_size_over_enough_seeds():
+    study = read_study(ROOT / "configs" / "studies" / "r3_letters.yaml")
+    made = {cell.name: build(LettersOptions, cell.shared | cell.own) for cell in study.cells}
+    assert {name: net.kind for name, net in made.items()} == {"RNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
+    assert made["RNN"].is_r3 and {(net.hidden, net.epochs, net.learning_rate) for net in made.values()} == {
+        (12, 100, 0.01)
+    }
+    assert study.cells[0].reported["loss"] == R3_LOSSES[100]
+    primary = [comparison.cells for comparison in study.compare if comparison.primary]
+    assert primary == [("RNN", "GRU"), ("RNN", "LSTM")]
+    assert len(primary) * smallest_p(len(study.cells[0].seeds)) < ALPHA  # Holm's first step can be passed

@@ -116,7 +116,13 @@ def test_configurations_are_accepted(config):
 def test_no_file_knows_a_machine():
     """No absolute path of somebody's machine in what we ship."""
     path = re.compile(r"(?<![\w./~$}])/(?:home|Users|root|workspace|work|mnt|tmp/\w)(?:/|\b)|\b[A-Z]:\\\\?Users")
-    places = [*MODULES, *(ROOT / "scripts").glob("*.py"), *(ROOT / "configs").rglob("*.yaml"), ROOT / "pyproject.toml"]
+    places = [
+        *MODULES,
+        *(ROOT / "common" / "templates").iterdir(),
+        *(ROOT / "scripts").glob("*.py"),
+        *(ROOT / "configs").rglob("*.yaml"),
+        ROOT / "pyproject.toml",
+    ]
     places += [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob(".github/**/*.yml")]
     found = [
         f"{place.relative_to(ROOT)}:{number}: {line.strip()}"
@@ -154,3 +160,8 @@ def test_a_wheel_installs_three_packages_and_nothing_else(wheel):
 def test_a_wheel_holds_every_module(wheel):
     inside = {name for name in wheel.namelist() if name.endswith(".py")}
     assert inside == {path.relative_to(ROOT).as_posix() for path in MODULES}
+
+
+def test_a_wheel_holds_the_templates_of_reports(wheel):
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "common" / "templates").iterdir()}
+    assert len(templates) == 2 and templates == {name for name in wheel.namelist() if name.endswith(".j2")}

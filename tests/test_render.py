@@ -197,7 +197,7 @@ def test_a_long_line_is_made_smaller_and_letters_do_not_grow_again(tmp_path):
 
 
 def test_what_is_too_long_is_cut():
-    font = render._font(10)
+    font = render.lettering(10)
     line = "HandstandPushups 97 %"
     assert render._cut(line, font, font.getlength(line)) == line
     for width in (0, 20, 60, 100):
@@ -208,7 +208,7 @@ def test_what_is_too_long_is_cut():
 
 
 def test_vietnamese_letters_are_drawn():
-    font = render._font(20)
+    font = render.lettering(20)
     missing = bytes(font.getmask("\uffff"))
     letters = {unicodedata.normalize("NFC", vowel + tone) for vowel in VOWELS for tone in TONES} | {"đ"}
     letters |= {letter.upper() for letter in letters}

@@ -3,15 +3,18 @@
 import csv
 import json
 import math
+import subprocess
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from common import runs
 from common.config import read_yaml
 from common.errors import UserError
+from common.files import read_json
 from common.options import RunOptions
 from common.training import Scores, make_accelerator
 
@@ -50,6 +53,26 @@ def test_unnamed_runs_are_numbered(tmp_path, monkeypatch):
     assert seen == ["runs/name", "runs/name-2", "runs/name-3"]
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_run_that_another_process_writes_is_refused(tmp_path, how):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 3\n", encoding="utf-8")
+    with FileLock(run / ".lock"), pytest.raises(UserError, match="--output .*run: another process writes this run"):
+        runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused")
+    assert (run / "config.yaml").is_file()
+    assert runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused") == run  # it has ended
+
+
+def test_a_run_is_held_until_it_is_released(tmp_path):
+    run = opened(tmp_path / "run")
+    with pytest.raises(Timeout):
+        FileLock(run / ".lock").acquire(blocking=False)
+    runs.release(run)
+    assert not (run / ".lock").exists()
+    runs.release(run)  # nothing to do
+
+
 def test_an_existing_output_is_refused_unless_resumed_or_overwritten(tmp_path):
     run = opened(tmp_path / "run")
     with pytest.raises(UserError, match="--output .*run exists; .*--resume.*--overwrite"):
@@ -80,7 +103,7 @@ def test_an_opened_run_says_what_it_is(tmp_path):
     task, saved = runs.read_run(run)
     assert task == "vqa" and saved["seed"] == 3
     assert not {"config", "resume", "overwrite"} & set(saved)  # how it was started is no part of what it did
-    environment = runs.read_json(run / "environment.json")
+    environment = read_json(run / "environment.json")
     assert environment["command"] == "python train.py --seed 3" and environment["packages"]["torch"]
     assert "# task: vqa" in (run / "config.yaml").read_text(encoding="utf-8")
 
@@ -101,7 +124,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         runs.read_run(tmp_path / "nowhere")
     run = opened(tmp_path / "run")
     (run / "environment.json").write_text('{"task": ', encoding="utf-8")
-    with pytest.raises(UserError, match="environment.json: missing or damaged"):
+    with pytest.raises(UserError, match="environment.json: is damaged"):
         runs.read_run(run)
 
 
@@ -127,10 +150,10 @@ def test_written_options_are_no_change_to_themselves(tmp_path):
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     runs.write_json(path, {"phở": 0.25})
-    assert "phở" in path.read_text(encoding="utf-8") and runs.read_json(path) == {"phở": 0.25}
+    assert "phở" in path.read_text(encoding="utf-8") and read_json(path) == {"phở": 0.25}
     with pytest.raises(TypeError):
         runs.write_json(path, {"bad": {1, 2}})
-    assert runs.read_json(path) == {"phở": 0.25}
+    assert read_json(path) == {"phở": 0.25}
 
     def full(self, *arguments, **keywords):
         raise OSError(28, "No space left on device")
@@ -138,7 +161,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(UserError, match="metrics.json: cannot be written .No space left"):
         runs.write_json(path, {"new": 1})
-    assert runs.read_json(path) == {"phở": 0.25}
+    assert read_json(path) == {"phở": 0.25}
 
 
 def test_a_figure_that_is_no_number_is_still_json(tmp_path):
@@ -153,11 +176,11 @@ def test_a_figure_that_is_no_number_is_still_json(tmp_path):
 
 
 def test_missing_and_damaged_json_name_the_file(tmp_path):
-    with pytest.raises(UserError, match="nothing.json: missing or damaged"):
-        runs.read_json(tmp_path / "nothing.json")
+    with pytest.raises(UserError, match="nothing.json: cannot be read"):
+        read_json(tmp_path / "nothing.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="bytes.json: missing or damaged"):
-        runs.read_json(tmp_path / "bytes.json")
+    with pytest.raises(UserError, match="bytes.json: is damaged"):
+        read_json(tmp_path / "bytes.json")
 
 
 def test_csv_keeps_commas_quotes_lines_and_vietnamese(tmp_path):
@@ -227,3 +250,23 @@ def test_report_has_the_command_the_table_and_the_notes(tmp_path):
     assert text.startswith("# A run") and "python x.py" in text and "- skipped: 2" in text and table in text
     assert "0.5000" in table and "1.2500" in table
     assert "curves.png" not in text  # there is no picture
+
+
+def test_a_run_knows_the_commit_of_its_code(tmp_path, monkeypatch):
+    package = tmp_path / "checkout" / "common"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    (package / "runs.py").write_text("1\n", encoding="utf-8")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "a"], check=True)
+    assert runs._commit() is None  # the repository is of the folder above: somebody else's
+    (tmp_path / ".git").rename(package.parent / ".git")
+    git[-1] = str(package.parent)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "b"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert len(runs._commit()) >= 4 and commit.startswith(runs._commit())
+    (package / "runs.py").write_text("2\n", encoding="utf-8")
+    assert runs._commit().endswith("-dirty")

@@ -15,60 +15,20 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from study_helpers import FAKE
 
 from common.config import parse
 from common.errors import UserError
+from common.statistics import ALPHA, smallest_p
 from common.study import StudyOptions, read_study
 from common.study_runs import run_study
 from common.study_tables import draw_bars, mean_and_spread, read_measured, write_tables
 from vqa.shapes import write_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
-# Accuracy is accuracy + seed / 10. `fail` ends it with a refusal, `stop` after a checkpoint, `sleep` keeps it going.
-FAKE = """
-import argparse, json, pathlib, shutil, sys, time, yaml
-
-parser = argparse.ArgumentParser()
-for name in "config output data cache seed accuracy encoder weights features fail stop sleep learning-rate".split():
-    parser.add_argument("--" + name)
-for name in "test resume overwrite".split():
-    parser.add_argument("--" + name, action=argparse.BooleanOptionalAction)
-given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
-run = pathlib.Path(given["output"])
-with open("starts.txt", "a", encoding="utf-8") as file:
-    file.write(f"{run.name} {' '.join(key for key in ('resume', 'overwrite') if given.get(key))}".strip() + "\\n")
-if run.exists() and not given.get("resume"):
-    assert given.get("overwrite"), "exists"
-    shutil.rmtree(run)
-options = yaml.safe_load(open(run / "config.yaml" if given.get("resume") else given["config"], encoding="utf-8"))
-if options.get("fail"):
-    print("Traceback of some launcher")
-    print("train_fake.py: error: no such thing as " + str(options["fail"]), file=sys.stderr)
-    print("something behind it", file=sys.stderr)
-    sys.exit(2)
-run.mkdir(parents=True, exist_ok=True)
-chosen = {"output": str(run), "hidden": 8, "score": "best_loss"}
-(run / "config.yaml").write_text(yaml.safe_dump(options | chosen), encoding="utf-8")
-for name in ("last", "best_loss", "best_accuracy"):
-    if options.get("stop") != "early":
-        (run / "checkpoints" / name).mkdir(parents=True, exist_ok=True)
-if options.get("stop") and not given.get("resume"):
-    sys.exit("stopped")
-time.sleep(float(options.get("sleep", 0)))
-accuracy = float(options["accuracy"]) + int(options["seed"]) / 10
-(run / "environment.json").write_text(json.dumps({"task": "fake", "parameters": {"trained": 1234567, "frozen": 5}}))
-(run / "history.jsonl").write_text('{"epoch": 1, "seconds": 1.5}\\n{"epoch": 2, "seconds": 2.0}\\n')
-(run / "report.md").write_text(options.get("data", "") and "- LEAKY: 3 photos\\n")
-by = {"dish": {"accuracy": accuracy, "n": 3}, "yes/no": {"accuracy": accuracy / 2, "n": 1}}
-figures = {"accuracy": accuracy, "loss": 1 - accuracy, "macro_f1": accuracy / 4, "n": 4, "by_type": by}
-splits = ["validation"] + ["test"] * options.get("test", True)
-metrics = {name: figures for name in splits}
-if "test" in splits:
-    metrics["validation"] = figures | {"accuracy": 0.125}
-(run / "metrics.json").write_text(json.dumps(metrics))
-"""
 BASELINE = """
 import argparse, json, pathlib, yaml
 
@@ -154,6 +114,16 @@ def test_every_study_of_the_repository_is_read():
     r4 = {cell.name: cell for cell in read_study(ROOT / "configs/studies/r4_vqa_attention.yaml").cells}
     assert r4["MobileNetV2, attention"].reported == {"loss": 0.4503, "accuracy": 0.8317}
     assert sum(bool(cell.reported) for cell in r4.values()) == 4
+
+
+def test_every_primary_comparison_of_the_repository_can_pass():
+    """By Holm over the study's, with the seeds that both of its cells have."""
+    for file in sorted((ROOT / "configs" / "studies").glob("*.yaml")):
+        study = read_study(file)
+        seeds = {cell.name: set(cell.seeds) for cell in study.cells}
+        primary = [comparison.cells for comparison in study.compare if comparison.primary]
+        for first, second in primary:
+            assert smallest_p(len(seeds[first] & seeds[second])) * len(primary) <= ALPHA, file.name
 
 
 @pytest.mark.parametrize(
@@ -449,30 +419,53 @@ def test_a_run_of_another_study_is_not_started_twice(here, capsys):
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
-def test_an_interruption_ends_the_runs_and_says_how_to_go_on(here):
-    write(one("sleep: 60"))
-    code = (
-        "from pathlib import Path\nfrom common.config import parse\nfrom common.errors import command\n"
-        "from common.study import StudyOptions\nfrom common.study_runs import run_study\n"
-        "command(lambda: run_study(parse(StudyOptions), scripts=Path('scripts')))()\n"
+@pytest.mark.parametrize("executor", ["here", "local"])
+def test_an_interrupted_study_leaves_nothing_behind_and_ends_as_an_uninterrupted_one(here, executor, capsys):
+    """Ctrl-C as a terminal sends it, to all that it started: exit code 130, and the same command does the rest."""
+    if executor == "local":
+        pytest.importorskip("submitit")
+    text = "script: train_fake\nseeds: [0, 1]\nrows:\n"
+    text += "".join(
+        f"  - {{name: {name}, options: {{accuracy: 0.{k}, sleep: 0}}}}\n" for k, name in enumerate("abc", 1)
     )
+    text += "compare: [{name: a or b, cells: [a, b]}]\n"
+    assert study(text, "--output", "whole") == 0
+    Path("starts.txt").unlink()
+    slow = text.replace("accuracy: 0.2, sleep: 0", "accuracy: 0.2, sleep: 300")
+    command = [sys.executable, "scripts/run_study.py", str(write(slow)), "--executor", executor]
+    shutil.copy(ROOT / "scripts" / "run_study.py", "scripts")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "s.yaml"],
+        command,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         # A shell starts what is to run in the background with the signal ignored, these tests perhaps.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    until = time.monotonic() + 60
-    while not Path("runs/s/runs/a-seed0/config.yaml").exists() and time.monotonic() < until:
+    until = time.monotonic() + 120
+    while not Path("runs/s/runs/b-seed0/checkpoints/last").exists() and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=30)[1]
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "interrupted; the same command goes on where it stopped" in error
+    assert "Traceback" not in error and ("cancelled 1 job\n" in error) == (executor == "local")
+    assert children and not psutil.wait_procs(children, timeout=10)[1]
     fcntl = pytest.importorskip("fcntl")
-    with open("runs/s/runs/a-seed0.log", "ab") as log:
+    with open("runs/s/runs/b-seed0.log", "ab") as log:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more: the run has ended
-    assert not Path("runs/s/runs/a-seed0/metrics.json").exists()
+    assert starts() == ["a-seed0", "b-seed0"] and not Path("runs/s/runs/b-seed0/metrics.json").exists()
+
+    capsys.readouterr()
+    Path("awake").touch()
+    assert study(slow, "--executor", executor) == 0
+    assert "6 runs, 1 of them finished before" in capsys.readouterr().out
+    assert sorted(starts()[2:]) == ["a-seed1", "b-seed0 resume", "b-seed1", "c-seed0", "c-seed1"]
+    for name in ("table.csv", "differences.csv"):
+        assert Path("runs/s", name).read_bytes() == Path("whole", name).read_bytes()
+    assert [cell["measured"] for cell in table()["cells"]] == [cell["measured"] for cell in table("whole")["cells"]]
 
 
 def test_a_damaged_run_is_named(here, tmp_path):

@@ -110,6 +110,16 @@ def test_validation_is_not_compared_with_test(tmp_path):
     assert "- is big better: scored on test and validation; no interval\n" in text
 
 
+def test_where_there_is_no_other_split_it_is_train_and_the_table_says_so(tmp_path):
+    study = read(tmp_path, STUDY)
+    by_word = {"hello": {"accuracy": 0.75, "n": 4}}
+    figures = {"accuracy": 0.75, "loss": 0.5, "n": 4, "by_word": by_word}
+    tables(tmp_path, study, {("Big, LSTM", 0): write(tmp_path / "r", {"train": figures})})
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "- measured on: train (n = 4)\n" in text and "- train is what was to be learned: " in text
+    assert "train accuracy" not in text and rows(text, "accuracy by word")[1] == ["Big, LSTM", "0.7500"]
+
+
 def test_seconds_of_a_test_and_figures_of_other_splits(tmp_path):
     study = read(tmp_path, STUDY)
     metrics = {

@@ -1,6 +1,8 @@
 """The shared loop on a small problem: processes, parts of a batch, schedules, stopping, checkpoints, resuming."""
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from common.batches import evaluation_batches, plan_epoch, train_batches
-from common.errors import UserError
+from common.checkpoints import heal, whole_directory
+from common.errors import Interrupted, UserError
+from common.optimisation import make_schedule
 from common.options import TrainingOptions
-from common.training import Progress, _keep, checkpoint_directory, evaluate, fit, make_accelerator, make_schedule
+from common.progress import Progress, checkpoint_directory
+from common.training import evaluate, fit, make_accelerator
 
 
 class Points:
@@ -49,7 +54,7 @@ def save(model, directory):
     save_file(model.state_dict(), directory / "model.safetensors")
 
 
-def train(run, model=None, *, resume=False, train_on=None, **changes) -> tuple[Progress, nn.Module]:
+def train(run, model=None, *, resume=None, train_on=None, **changes) -> tuple[Progress, nn.Module]:
     options = TrainingOptions(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.02} | changes)
     model = model or Net()
     accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
@@ -176,31 +181,112 @@ class Frozen(Net):
         self.net[1] = nn.Identity()
 
 
+class Killed(BaseException):
+    """As good as SIGKILL: nothing of ours hears it."""
+
+
+class Mortal(Points):
+    """Points whose `last`-th batch never comes."""
+
+    def __init__(self, *arguments, last: int) -> None:
+        super().__init__(*arguments)
+        self.left = last
+
+    def __getitems__(self, keys):
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().__getitems__(keys)
+
+
+def go_on(run, **options) -> tuple[Progress, nn.Module]:
+    last, again = whole_directory(run / "checkpoints" / "last"), Net(dropout=0.3)
+    again.load_state_dict(load_file(last / "model.safetensors"))
+    return train(run, again, resume=last, **options)
+
+
+def without_time(history) -> list:
+    return [{key: value for key, value in row.items() if key not in ("seconds", "resumed")} for row in history]
+
+
+@pytest.mark.parametrize("minutes", [0, 1e-9])  # after epochs alone, after every step
 @pytest.mark.parametrize("schedule", ["cosine", "plateau", "cosine_restarts"])
 @pytest.mark.parametrize(("optimizer", "averaging"), [("adamw", 0.0), ("sgd", 0.0), ("adamw", 0.9)])
-def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer, averaging):
+def test_resumed_is_bit_for_bit_the_unbroken_run(tmp_path, schedule, optimizer, averaging, minutes):
     options = {"schedule": schedule, "optimizer": optimizer, "restart_every": 2, "weight_averaging": averaging}
     whole, model = train(tmp_path / "whole", Net(dropout=0.3), epochs=5, **options)
+    options |= {"checkpoint_minutes": minutes, "epochs": 5}
     run = tmp_path / "broken"
-
-    class Interrupted(Points):
-        calls = 0
-
-        def __getitems__(self, keys):
-            Interrupted.calls += 1
-            if Interrupted.calls == 8:  # the second batch of the third epoch
-                raise KeyboardInterrupt
-            return super().__getitems__(keys)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(run, Net(dropout=0.3), epochs=5, train_on=Interrupted(24, 1), **options)
-    again = Net(dropout=0.3)
-    again.load_state_dict(load_file(run / "checkpoints" / "last" / "model.safetensors"))
-    resumed, again = train(run, again, epochs=5, resume=True, **options)
-    strip = [{key: value for key, value in row.items() if key != "seconds"} for row in resumed.history]
-    assert strip == [{key: value for key, value in row.items() if key != "seconds"} for row in whole.history]
+    with pytest.raises(Killed):  # in the third epoch, of three steps each
+        train(run, Net(dropout=0.3), train_on=Mortal(24, 1, last=7), **options)
+    if minutes:
+        with pytest.raises(Killed):  # and again, two epochs and a step later
+            go_on(run, train_on=Mortal(24, 1, last=7), **options)
+    resumed, again = go_on(run, **options)
+    assert without_time(resumed.history) == without_time(whole.history)
+    begun = {row["epoch"]: row["resumed"] for row in resumed.history if "resumed" in row}
+    assert begun == ({3: [1], 5: [2]} if minutes else {3: [0]})
+    assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == resumed.history
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
+    for name in ("last", "best_loss", "best_accuracy"):
+        ours, theirs = (
+            load_file(path / "checkpoints" / name / "model.safetensors") for path in (run, tmp_path / "whole")
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+
+
+def test_an_epoch_that_ended_before_it_was_scored_is_not_trained_again(tmp_path):
+    whole, _ = train(tmp_path / "whole", Net(dropout=0.3), epochs=2)
+
+    class Unscored(Points):
+        def __getitems__(self, keys):
+            raise Killed
+
+    run, options = tmp_path / "broken", TrainingOptions(epochs=2, batch_size=8, learning_rate=0.02)
+    options.checkpoint_minutes = 1e-9
+    accelerator = make_accelerator(SimpleNamespace(precision="no", tracker="none"))
+    keywords = {"options": options, "seed": 3, "workers": 0, "accelerator": accelerator, "run": run, "save": save}
+    with pytest.raises(Killed):
+        fit(Net(dropout=0.3), train=Points(24, 1), validation=Unscored(9, 2), **keywords)
+    resumed, _ = go_on(run, epochs=2)
+    assert without_time(resumed.history) == without_time(whole.history) and resumed.history[0]["resumed"] == [3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_after_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
+    class Asked(Points):
+        left = 5
+
+        def __getitems__(self, keys):
+            Asked.left -= 1
+            if Asked.left == 0:  # the first step of the second epoch, after three of the first and its validation
+                os.kill(os.getpid(), number)
+            return super().__getitems__(keys)
+
+    whole, _ = train(tmp_path / "whole", Net(dropout=0.3))
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=r"in epoch 2 after step 2 of 3; .*--resume --output .*broken"):
+        train(tmp_path / "broken", Net(dropout=0.3), train_on=Asked(24, 1))
+    assert signal.getsignal(number) is before
+    resumed, _ = go_on(tmp_path / "broken")
+    assert without_time(resumed.history) == without_time(whole.history) and resumed.history[1]["resumed"] == [2]
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, capsys):
+    whole, _ = train(tmp_path / "whole", Net(dropout=0.3))
+    run = tmp_path / "broken"
+    with pytest.raises(Killed):
+        train(run, Net(dropout=0.3), train_on=Mortal(24, 1, last=7))
+    weights = run / "checkpoints" / "last" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + bytes(8))
+    heal(run / "checkpoints" / "last")
+    said = capsys.readouterr().err
+    assert "last is damaged: model.safetensors is not what was written" in said and "the checkpoint before it" in said
+    resumed, _ = go_on(run)
+    assert without_time(resumed.history) == without_time(whole.history)
+    assert resumed.history[1]["resumed"] == [0]  # the first epoch's was the one before
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best_accuracy", "best_loss", "last"]
 
 
 def test_what_is_saved_is_the_running_mean_of_the_weights(tmp_path):
@@ -236,9 +322,9 @@ def test_best_accuracy_rules():
     for rule, expected in (("validation", True), ("both", False)):
         progress = Progress()
         options = TrainingOptions(best_accuracy_rule=rule)
-        assert "best_accuracy" in _keep(progress, figures(1, 0.9, 0.5), options)
-        assert ("best_accuracy" in _keep(progress, figures(2, 0.8, 0.6), options)) is expected
-        assert "best_accuracy" in _keep(progress, figures(3, 0.95, 0.7), options)
+        assert "best_accuracy" in progress.note(figures(1, 0.9, 0.5), options)
+        assert ("best_accuracy" in progress.note(figures(2, 0.8, 0.6), options)) is expected
+        assert "best_accuracy" in progress.note(figures(3, 0.95, 0.7), options)
 
 
 def test_schedules():
@@ -303,8 +389,26 @@ def test_what_a_model_learns_beside_its_answer_is_learned_where_the_batch_knows_
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     source = Points(24, 1)
     source.points[3] = torch.nan
-    with pytest.raises(UserError, match="epoch 1: the training loss is nan at learning rate.*lower"):
+    with pytest.raises(UserError, match=r"epoch 1, step \d of 3: the training loss is no finite number.*lower"):
         train(tmp_path, train_on=source)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path):
+    class Later(Points):
+        left = 4
+
+        def __getitems__(self, keys):
+            batch = super().__getitems__(keys)
+            self.left -= 1
+            if self.left < 0:
+                batch["inputs"]["points"] = batch["inputs"]["points"] * float("inf")
+            return batch
+
+    with pytest.raises(UserError, match="epoch 2, step 2 of 3: .*--learning-rate.*are whole"):
+        train(tmp_path, train_on=Later(24, 1), checkpoint_minutes=1e-9)
+    weights = load_file(whole_directory(tmp_path / "checkpoints" / "last") / "model.safetensors")
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
 
 
 def test_fp16_needs_a_gpu():

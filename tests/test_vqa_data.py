@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import common.photos
+import common.places
 from common.errors import UserError
 from vqa.data import check_leak, check_trained_on, load_rows, load_vqa, read_questions, row_key, split_keys
 
@@ -443,7 +444,7 @@ def test_a_split_whose_photos_are_all_bad_is_refused(folder, cache):
         ("images/dangling.png", "row 3: .*leads out of the data folder"),
         ("http://example.org/a.png", "row 3: .*is a URL; download"),
         ("file:///etc/hostname", "row 3: .*is a URL; download"),
-        ("a\0.png", "row 3: .*is no path"),
+        ("a\0.png", "line 3: holds a null character"),
     ],
 )
 def test_a_path_that_leads_out_of_the_data_folder_is_refused(tmp_path, folder, cache, reference, match, on_bad_image):
@@ -476,7 +477,7 @@ def test_paths_and_links_within_the_data_folder_are_followed(tmp_path, folder, c
 
 
 def test_a_link_into_the_hub_cache_is_followed(tmp_path, folder, cache, monkeypatch):
-    monkeypatch.setattr(common.photos.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(common.places.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     folder.mkdir()
     (folder / "a.png").symlink_to(photo(tmp_path / "hub" / "blobs" / "0123"))
     path = write_csv(folder / "x.csv", [{"image": "a.png", "question": "q", "answer": "a"}])
@@ -549,7 +550,7 @@ def hugging_face(folder: Path, photos: range) -> datasets.Dataset:
 
 
 def test_a_hub_id_goes_through_load_dataset(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(common.photos.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(common.places.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     loaded = datasets.DatasetDict(
         {
             "train": hugging_face(tmp_path / "hub", range(10)),

@@ -18,6 +18,8 @@ from common.photos import PhotoFolder, remember, walk_files
 
 SUFFIXES = tuple(".avi .mp4 .mkv .mov .webm .mpg .mpeg .m4v .gif .wmv .flv .3gp .ogv .ts".split())
 """What a folder is searched for; a table may name clips of any kind that PyAV reads."""
+MAX_BYTES = 4 * 2**30
+"""Of a clip's file, which is read whole for its hash."""
 
 
 class ClipFolder(PhotoFolder):
@@ -95,8 +97,11 @@ def _check_is_file(path: str) -> None:
         raise UserError(f"{path} is a folder, not a clip")
     if not os.path.isfile(path):
         raise UserError(f"{path}" + (" is not a file" if os.path.exists(path) else ": no such clip"))
-    if os.path.getsize(path) == 0:
+    size = os.path.getsize(path)
+    if size == 0:
         raise UserError(f"{path}: the file is empty")
+    if size > MAX_BYTES:
+        raise UserError(f"{path}: has {size:,} bytes; clips of at most {MAX_BYTES:,} are read: cut it into clips")
 
 
 def _read_record(record: Path) -> dict[str, int]:

@@ -11,9 +11,10 @@ threads can deadlock when decoding is left early. FFmpeg's own messages stay sil
 `av.logging.set_level` says otherwise: nothing is set here.
 """
 
+import ctypes
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,10 +34,17 @@ from video.pixels import Converter, upright
 from video.sampling import BLACK, Sampling
 
 RESIZES = ("crop", "squash")
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 36_000_000
+"""Of a frame, 8K and a little: a decoder may hold seventeen at once."""
+MAX_DECODED = 200_000_000_000
+"""Pixels of all the frames that are decoded for one use of a clip, an hour in 1080p: what bounds the time it takes."""
 MAX_FRAMES = 1_000_000
+MAX_HELD = 2 * 2**30
+"""Bytes of the frames that one clip is sampled to."""
 MAX_FAULTS = 1_000
 """Broken packets in a row after which the rest of a file is given up."""
+MAX_ALLOCATION = 2**29
+"""Bytes that FFmpeg may ask for at once. It believes the number of samples that an index tells, in a few bytes."""
 READ_SECONDS = 60
 """How long FFmpeg may look for one packet before the file counts as unreadable."""
 
@@ -53,6 +61,18 @@ PROGRESSIVE = (0, 1)
 HELD_BYTES = 32 * 2**20
 """Packets of so many bytes are kept while they are counted; a larger file is read a second time to be decoded."""
 _PACKET = 1024  # bytes that a packet takes beside its data
+
+
+def _bound_allocations() -> None:
+    """Hand `MAX_ALLOCATION` to the FFmpeg that comes in PyAV's wheel, which PyAV itself has no way to do."""
+    inside = Path(av.__file__).parent
+    for folder in (inside.parent / "av.libs", inside / ".dylibs"):
+        for library in folder.glob("*avutil*"):
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(str(library)).av_max_alloc(ctypes.c_size_t(MAX_ALLOCATION))
+
+
+_bound_allocations()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +125,7 @@ def read_clip(
         raise UserError(f"frame size {size!r}: give whole pixels from 1 to 4096")
     if resize not in RESIZES:
         raise UserError(f"frame resize {resize!r}: allowed are {', '.join(RESIZES)}")
+    most = MAX_HELD // (3 * size * size)
     held = np.empty(0, dtype=np.int64)
     with ExitStack() as files:
         container, stream = files.enter_context(_opened(path))
@@ -113,6 +134,10 @@ def read_clip(
         for _ in range(2):
             indices = sampling.indices(count, generator)
             wanted = np.unique(indices[indices != BLACK])
+            if len(wanted) > most:
+                raise UserError(
+                    f"{path}: {len(wanted):,} frames of {size} pixels were asked for; at most {most:,} are held"
+                )
             if not np.array_equal(wanted, held):  # in the second round, they may be just those that were read
                 read = None if packets is None else _read_held(path, packets, stream, wanted, size, resize, full)
                 files.close()
@@ -250,7 +275,7 @@ def _packets(path: str | Path, container: InputContainer, stream: VideoStream) -
 
 def _decoded(path: str | Path, packets: Iterable[av.Packet], stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame that decodes, at least one. Packets that don't are passed over, as players do."""
-    faults = count = 0
+    faults = count = pixels = 0
     problem = ""
     packets = iter(packets)
     end = False
@@ -264,9 +289,11 @@ def _decoded(path: str | Path, packets: Iterable[av.Packet], stream: VideoStream
             continue
         faults = 0 if frames else faults
         for frame in frames:
-            count += 1
+            count, pixels = count + 1, pixels + frame.width * frame.height
             if count > MAX_FRAMES:
                 raise UserError(f"{path}: more than {MAX_FRAMES:,} frames; cut it into clips")
+            if pixels > MAX_DECODED:
+                raise UserError(f"{path}: its first {count:,} frames have {pixels:,} pixels; cut it into clips")
             yield frame
     if not count:
         raise UserError(

@@ -7,7 +7,6 @@ Clips cut from one source video look alike. A random split has such clips in tra
 videos that were remembered; in the group split a video's clips are all in one part.
 """
 
-import csv
 import math
 import os
 from collections import Counter
@@ -19,7 +18,9 @@ from typing import Any
 from common.checkpoints import has_checkpoint
 from common.config import build, same_value, to_plain
 from common.errors import UserError
-from common.runs import cache_directory, fingerprints, read_json, read_run, typed_command, write_json, write_text
+from common.options import NOT_MEASURED
+from common.predictions import read_back
+from common.runs import cache_directory, fingerprints, read_run, read_trained_on, typed_command, write_json, write_text
 from common.statistics import wilson
 from common.study_tables import mean_and_spread, read_measured
 from common.tables import markdown
@@ -30,7 +31,8 @@ from video.train import train
 
 SPLITS = ("group", "random")
 _SHOWN = {"accuracy": "test accuracy", "macro_f1": "macro F1", "loss": "loss"}
-_FREE = {"config", "output", "resume", "overwrite", "cache", "workers", "tracker"}  # change nothing that is measured
+# Options that change nothing that is measured.
+_FREE = {"config", "output", "resume", "overwrite", *NOT_MEASURED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +177,10 @@ def _figures(run: LeakRun) -> dict[str, float]:
     figures = read_measured(run.path).figures
     table = run.path / "predictions-test.csv"
     try:
-        with open(table, encoding="utf-8", newline="") as file:
-            groups = [row["group"] for row in csv.DictReader(file)]
-    except (OSError, KeyError) as error:
+        groups = read_back(table)[1]["group"]
+        trained = set(read_trained_on(run.path)["groups"])
+    except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{table}: missing or damaged ({error}); remove {run.path}, it is trained again") from None
-    trained = set(read_json(run.path / "trained-on.json")["groups"])
     chosen = {name: figures.get(name, math.nan) for name in _SHOWN}
     return chosen | {"n": len(groups), "leaked": sum(fingerprints([group])[0] in trained for group in groups)}
 

@@ -64,6 +64,8 @@ class VideoConfig(PreTrainedConfig):
         ):
             if value not in allowed:
                 raise UserError(f"unknown {name} '{value}'; allowed: {', '.join(allowed)}")
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise UserError(f"classes {list(classes)[:5]}: must be names")
         self.encoder, self.features, self.preprocessing = encoder, features, preprocessing
         self.sampling, self.frame_order, self.classes = sampling, frame_order, list(classes)
         self.pool, self.projection = pool, projection

@@ -14,6 +14,7 @@ from common.options import (
     Count,
     DataOptions,
     EncoderOptions,
+    ExampleOptions,
     Fraction,
     RunOptions,
     ScoreOptions,
@@ -140,6 +141,7 @@ class TrainVideoOptions(
     ClipSourceOptions,
     StreamOptions,
     DataOptions,
+    ExampleOptions,
     RunOptions,
 ):
     """Train a model that classifies short clips; score it; leave a run directory.

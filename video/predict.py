@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import Preprocessing, content_hash
+from common.pretrained import open_checkpoint
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
-from common.training import checkpoint_directory
 from video.clips import find_clips
 from video.frames import ClipViews, shuffled
 from video.model import VideoModel, VideoOutput
@@ -40,15 +40,11 @@ class Classifier:
 
         Raises `UserError` for a file that is missing or damaged.
         """
-        for name in ("config.json", "model.safetensors"):
-            if not (Path(directory) / name).is_file():  # transformers would look on the Hub, or take its defaults
-                raise UserError(f"{Path(directory) / name}: missing; is {directory} a checkpoint of a video run?")
+        model = open_checkpoint(VideoModel, directory, run="a video")
         try:
-            model = VideoModel.from_pretrained(directory).eval()
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            raise UserError(
-                f"checkpoint {directory}: damaged ({reason(error)}); copy it again, or train anew"
-            ) from None
+            _ = cls(model=model).source
+        except (TypeError, UserError) as error:  # an option that there is not, or a value out of range
+            raise UserError(f"checkpoint {directory}: its config reads no clips ({reason(error)})") from None
         return cls(model=model.to("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
@@ -145,7 +141,7 @@ def find_checkpoint(run: str | Path, name: str | None) -> Path:
     task, saved = read_run(path)
     if task != "video":
         raise UserError(f"{path} is a {task} run, not a video run")
-    return checkpoint_directory(path, name or saved["score"])
+    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 def _check_output(options: PredictVideoOptions, clips: Sequence[str] | None) -> Path | None:

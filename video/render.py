@@ -7,7 +7,6 @@ Loads matplotlib, for its font alone: import this module only where a clip is to
 
 import bisect
 import os
-import secrets
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError, reason
+from common.files import beside, remove
 from video.decode import frame_rate, iterate_frames
 
 CODECS = {
@@ -85,7 +85,7 @@ def _check(source: str | Path, target: Path, overwrite: bool) -> None:
 @contextmanager
 def _written(target: Path) -> Iterator[BinaryIO]:
     """A file beside `target` that takes its place at the end, and is gone if there was no good one."""
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    fresh = beside(target)
     try:
         with open(fresh, "wb") as file:
             yield file
@@ -93,7 +93,7 @@ def _written(target: Path) -> Iterator[BinaryIO]:
     except (OSError, FFmpegError) as error:
         raise UserError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or reason(error)})") from None
     finally:
-        fresh.unlink(missing_ok=True)
+        remove(fresh)
 
 
 def _encode(file: BinaryIO, images: Iterator[np.ndarray], rate: Fraction) -> None:
@@ -146,7 +146,7 @@ class _Band:
         while size > MIN_SIZE and not _fits(lines, size, height, width):
             size -= 1
         self.size = size
-        font, margin, step = _font(size), _margin(size), _step(size)
+        font, margin, step = lettering(size), _margin(size), _step(size)
         lines = [_cut(line, font, width - 2 * margin) for line in lines]
         across = max(map(font.getlength, lines)) + 2 * margin
         image = Image.new("RGBA", (min(round(across), width), min(len(lines) * step + margin, height)), BAND)
@@ -156,7 +156,7 @@ class _Band:
         return image
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def lettering(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has all Vietnamese letters; laid out alike on every machine."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
@@ -173,7 +173,7 @@ def _step(size: int) -> int:
 
 def _fits(lines: Sequence[str], size: int, height: int, width: int) -> bool:
     """Whether the lines keep to the frame's width and its upper half."""
-    font, margin = _font(size), _margin(size)
+    font, margin = lettering(size), _margin(size)
     across = max(map(font.getlength, lines)) + 2 * margin
     return across <= width and len(lines) * _step(size) + margin <= height / 2
 

@@ -13,6 +13,7 @@ from common.errors import UserError
 KINDS = ("first", "uniform", "random", "stride", "all")
 SHORTS = ("mask", "repeat", "loop", "zeros")
 BLACK = -1
+MOST = 100_000  # frames that a sampling may ask for
 """The number that stands for a black frame, which no clip holds."""
 
 
@@ -40,8 +41,8 @@ class Sampling:
                 raise UserError(f"sampling {name} {getattr(self, name)!r}: allowed are {', '.join(allowed)}")
         for name in ("frames", "stride", "max_frames"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"sampling {name} {value!r}: give a whole number from 1 up")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+                raise UserError(f"sampling {name} {value!r}: give a whole number from 1 to {MOST:,}")
         if self.kind == "all" and self.frames > self.max_frames:
             raise UserError(
                 f"sampling frames {self.frames}: kind all fills up to them; at most max_frames, {self.max_frames}"

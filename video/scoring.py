@@ -18,19 +18,20 @@ from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, cached_features
 from common.metrics import classification_report
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
     prediction_rows,
-    read_json,
     read_run,
+    read_trained_on,
     refuse_existing,
     write_csv,
     write_json,
 )
 from common.splits import check_overlap, describe
 from common.tables import split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 from video.batches import ClipBatches
 from video.data import VideoData, load_clips, load_video, split_keys
 from video.frames import ClipViews
@@ -194,7 +195,7 @@ def evaluate_run(options: EvaluateVideoOptions) -> dict[str, Any]:
     own = options.data is None and options.features is None
     if not own or key != "train":  # a file is no training split just because it is called train.csv
         overlap = check_overlap(
-            read_json(run / "trained-on.json"),
+            read_trained_on(run),
             trained_on(rows),
             names=("the run's training split", options.data or options.features or key),
             allow=options.allow_leaky_split or (own and (trained.allow_leaky_split or trained.random_split)),

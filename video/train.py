@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from common.batches import check_shares
+from common.errors import UserError
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
 from common.training import Scores
@@ -105,6 +106,12 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         world = accelerator.num_processes
         check_shares(len(train_batches), options.batch_size, world=world, accumulation=options.accumulation)
     batches = {"train": train_batches, "validation": scored["validation"]}
+    seen = set(data.splits["validation"]["label"][:])
+    if not seen & set(data.classes):
+        raise UserError(
+            f"--data {options.data}: no class of validation ({', '.join(sorted(seen)[:5])}) is among the "
+            f"{len(data.classes)} learned from train ({', '.join(data.classes[:5])}); check the labels"
+        )
 
     def save(model: nn.Module, directory: Path) -> None:
         model.save_pretrained(directory)
@@ -113,6 +120,11 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         from common.pictures import write_confusion  # draws, with matplotlib, which is slow to load
 
         write_confusion(said, data.classes, run, split)
+
+    def examples(said, out: Path, split: str) -> None:
+        from video.pictures import draw_examples
+
+        draw_examples(model, scored[split], source, said, out, split, count=options.examples)
 
     def report(split: str, scores: Scores) -> dict[str, Any]:
         figures = report_scores(scores, scored[split].rows)
@@ -140,6 +152,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         report=report,
         predictions=lambda split, scores: predictions(scores, scored[split].rows, data.classes),
         draw=draw,
+        examples=examples if options.examples and source is not None else None,
         trained_on=NOT_INDEXED if rows is None else trained_on(rows),
         notes=notes,
         next_steps=_next_commands(options),

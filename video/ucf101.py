@@ -24,11 +24,13 @@ from pydantic import Field
 
 from common.config import options, parse, positional
 from common.errors import UserError, command
+from common.files import read_text
 from common.tables import markdown
 
 NUMBERS = (1, 2, 3)
 PLACES = ("ucfTrainTestlist", "ucf101_splits")  # folders in which the lists come
-_NAME = re.compile(r"v_(.+)_g(\d+)_c(\d+)", re.IGNORECASE)
+_NAME = re.compile(r"v_(.+)_g(\d{1,9})_c(\d{1,9})", re.IGNORECASE)
+_MOST_BYTES, _MOST_LETTERS = 10_000_000, 1_000  # of a list, of a line in it
 
 Listed = tuple[str, str, str]
 """A clip of a list: its path as written there, its class, its group."""
@@ -115,20 +117,19 @@ def _list_name(split: str, number: int) -> str:
 
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); --lists names the folder of the lists") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text, so none of UCF101's lists") from None
-    return [(row, line.strip()) for row, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    text = read_text(path, most=_MOST_BYTES)
+    lines = [(row, line.strip()) for row, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    for row, line in lines:
+        if len(line) > _MOST_LETTERS:
+            raise UserError(f"{path}, row {row}: a line of {len(line):,} characters; is it one of UCF101's lists?")
+    return lines
 
 
 def _read_index(path: Path) -> dict[int, str]:
     index = {}
     for row, line in _read_lines(path):
         number, _, name = line.partition(" ")
-        if not (number.isdecimal() and name.strip()):
+        if not (number.isdecimal() and len(number) < 10 and name.strip()):
             raise UserError(f"{path}, row {row}: {line[:100]!r} is no number and class")
         index[int(number)] = name.strip()
     return index
@@ -138,7 +139,7 @@ def _read_list(path: Path, index: Mapping[int, str]) -> list[Listed]:
     spelled = {name.casefold(): name for name in index.values()}
     clips = []
     for row, line in _read_lines(path):
-        name, number = re.fullmatch(r"(\S.*?)(?:\s+(\d+))?", line).groups()
+        name, number = re.fullmatch(r"(\S.*?)(?:\s+(\d{1,9}))?", line).groups()
         name = name.replace("\\", "/")
         named = name_class(name)
         if named is None:

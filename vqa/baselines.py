@@ -24,7 +24,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
 from common.errors import UserError
-from common.runs import cache_directory, choose_output, open_run, typed_command, write_csv, write_json, write_report
+from common.runs import (
+    cache_directory,
+    choose_output,
+    open_run,
+    release,
+    typed_command,
+    write_csv,
+    write_json,
+    write_report,
+)
 from common.training import Scores
 from vqa.answers import AnswerVocabulary
 from vqa.baseline_options import BaselineOptions
@@ -84,6 +93,7 @@ def run_baseline(options: BaselineOptions) -> Path:
         write_csv(run / f"predictions-{split}.csv", lines)
     table = write_report(run, title=f"VQA baseline {run.name}", command=command, notes=notes, metrics=metrics)
     write_json(run / "metrics.json", metrics)  # last: a run that has it is whole
+    release(run)
     print("\n".join([f"baseline: {options.baseline}", *notes, "", table, "", f"everything is in {run}"]), flush=True)
     return run
 

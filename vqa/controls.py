@@ -18,14 +18,15 @@ import torch
 from common.config import build, same_value, to_plain
 from common.encoders import count_parameters
 from common.errors import UserError
-from common.runs import read_json, read_run
+from common.options import NOT_MEASURED
+from common.runs import read_run, read_trained_on
 from common.splits import link_groups
 from vqa.model import VqaConfig, VqaModel
 from vqa.options import TrainVqaOptions
 
 MATCHED = 0.01  # how far the parameters of a matched model may be from those it is to match, as a part of these
 # Options that do not change what is trained, only where it lies and what is scored of it.
-_NOT_TRAINED = set("config output resume overwrite cache workers tracker test score_train shuffled_images".split())
+_NOT_TRAINED = {*"config output resume overwrite test score_train shuffled_images".split(), *NOT_MEASURED}
 _PATHS = {"data", "images", "weights"}
 
 
@@ -99,7 +100,7 @@ def same_training(options: TrainVqaOptions, trained_on: dict[str, list[str]]) ->
             try:
                 task, saved = read_run(path)
                 same = task == "vqa" and _trains_alike(build(TrainVqaOptions, saved), options)
-                if same and read_json(path / "trained-on.json") == trained_on:
+                if same and read_trained_on(path) == trained_on:
                     return path
             except UserError:  # somebody else's, damaged, or of options that are no more: of no use here
                 continue

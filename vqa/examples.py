@@ -4,7 +4,6 @@ Belongs here: choosing what is shown of the predictions of a split, and finding 
 drawing (`common/plots.py`), counting (`common/confusion.py`), and where the predictions come from (`vqa/scoring.py`).
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from common.config import build
 from common.confusion import confusions
 from common.errors import UserError
 from common.images import read_image, shown_box
+from common.predictions import read_back
+from common.progress import checkpoint_directory
 from common.runs import cache_directory, read_run, refuse_existing
-from common.training import checkpoint_directory
 from vqa.options import PredictVqaOptions, TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.scoring import load_source
@@ -135,8 +135,6 @@ def write_examples(options: PredictVqaOptions) -> None:
     Raises `UserError` for a run whose predictions of that split are missing or damaged, and if its data are gone or
     are not those that it was scored on.
     """
-    from common.plots import ShownRow, draw_answers
-
     run, out = Path(options.run), Path(options.examples)
     refuse_existing(options.examples, overwrite=options.overwrite, option="--examples")
     if (run / "model.safetensors").is_file():
@@ -155,22 +153,57 @@ def write_examples(options: PredictVqaOptions) -> None:
     chosen = typical(predictions, options.per_type)
     disable_progress_bar()
     answerer = Answerer.from_pretrained(checkpoint_directory(run, trained.score))
-    picked = [row for part in chosen for row in part.right + part.wrong]
-    shown = iter(_shown(answerer, picked, _photo_paths(picked, trained, options, run)))
+    picked = _picked(chosen)
+    paths = _photo_paths(picked, trained, options, run)
+    _draw_sheet(answerer, chosen, paths, out, title=f"{run.resolve().name}, {options.split}", of=predictions)
+    print(f"{len(picked)} of {len(predictions):,} answers of {options.split} in {out}")
+
+
+def draw_examples(
+    answerer: Answerer,
+    said: Sequence[Mapping[str, Any]],
+    photos: Mapping[str, str],
+    out: Path,
+    split: str,
+    *,
+    per_type: int,
+) -> None:
+    """The same sheet of a run that ends now: `said` are the rows of its predictions, `photos` is id → file."""
+    chosen = typical(said, per_type)
+    paths = [photos[row["id"]] for row in _picked(chosen)]
+    _draw_sheet(answerer, chosen, paths, out, title=f"{out.resolve().parent.name}, {split}", of=said)
+
+
+def _picked(chosen: Sequence[Typical]) -> list[dict[str, Any]]:
+    return [row for part in chosen for row in part.right + part.wrong]
+
+
+def _draw_sheet(
+    answerer: Answerer,
+    chosen: Sequence[Typical],
+    paths: Sequence[str],
+    out: Path,
+    *,
+    title: str,
+    of: Sequence[Mapping[str, Any]],
+) -> None:
+    """Draw what was chosen of the predictions `of`; `paths` are the photos of what is picked, in order."""
+    from common.plots import ShownRow, draw_answers
+
+    shown = iter(_shown(answerer, _picked(chosen), paths))
     rows = []
     for part in chosen:
         for right, some in ((True, part.right), (False, part.wrong)):
             count = part.n_right if right else part.n - part.n_right
             heading = f"{part.type}: {'right' if right else 'wrong'}, {count:,} of {part.n:,} ({count / part.n:.1%})"
             rows.append(ShownRow(heading=heading, right=right, answers=[next(shown) for _ in some]))
-    total = len({row["type"] for row in predictions})
+    total = len({row["type"] for row in of})
     types = f", the {len(chosen)} most frequent of {total} types" if total > len(chosen) else ""
     over = ""
     if "grid" in answerer.model.config.attends:
         cropped = answerer.processor.preprocessing.resize == "crop"
         over = "; bright: where it looked" + ("; the edge was cropped away" if cropped else "")
-    draw_answers(rows, out, title=f"{run.resolve().name}, {options.split}{types}: typical answers{over}")
-    print(f"{len(picked)} of {len(predictions):,} answers of {options.split} in {out}")
+    draw_answers(rows, out, title=f"{title}{types}: typical answers{over}")
 
 
 def read_predictions(run: Path, split: str) -> list[dict[str, Any]]:
@@ -179,14 +212,19 @@ def read_predictions(run: Path, split: str) -> list[dict[str, Any]]:
     if not path.is_file():
         hint = "; if it was trained with --no-test, show --split validation" if split == "test" else ""
         raise UserError(f"{path}: not there, so {run} was not scored on {split}{hint}")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row | {"probability": float(row["probability"])} for row in csv.DictReader(file)]
-        wanted = {"id", "group", "type", "gold", "predicted", "question", "image"}
-        if not rows or any(None in row.values() or not wanted <= row.keys() for row in rows):
-            raise ValueError("columns or cells are missing")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: damaged ({error}); score the run again") from None
+    numbers, columns = read_back(path)
+    wanted = ("id", "group", "type", "gold", "predicted", "question", "image", "probability")
+    lacking = [name for name in wanted if name not in columns]
+    if lacking:
+        raise UserError(f"{path}: damaged (it has no column {lacking[0]}); score the run again")
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for number, row in zip(numbers, rows, strict=True):
+        try:
+            row["probability"] = float(row["probability"])
+        except ValueError:
+            raise UserError(f"{path}, row {number}: damaged (probability is no number); score the run again") from None
+        if not 0 <= row["probability"] <= 1:
+            raise UserError(f"{path}, row {number}: damaged (probability is not in 0–1); score the run again")
     return rows
 
 

@@ -13,6 +13,7 @@ from common.options import (
     Count,
     DataOptions,
     EncoderOptions,
+    ExampleOptions,
     Fraction,
     RunOptions,
     ScoreOptions,
@@ -169,6 +170,7 @@ class TrainVqaOptions(
     VqaSourceOptions,
     VqaStreamOptions,
     DataOptions,
+    ExampleOptions,
     RunOptions,
 ):
     """Train a model that answers Vietnamese questions about photos; score it; leave a run directory.

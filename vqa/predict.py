@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import read_image, shown_box
+from common.pretrained import open_checkpoint
+from common.progress import checkpoint_directory
 from common.runs import read_run, refuse_existing, write_csv
 from common.symmetry import Symmetry, symmetries
-from common.training import checkpoint_directory
 from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions
@@ -52,15 +52,7 @@ class Answerer:
         """
         if not Path(directory).exists() and HUB_NAME.fullmatch(str(directory)):
             directory = _download(str(directory))
-        for name in ("config.json", "model.safetensors"):
-            if not (Path(directory) / name).is_file():  # transformers would look on the Hub, or take its defaults
-                raise UserError(f"{Path(directory) / name}: missing; is {directory} a checkpoint of a VQA run?")
-        try:
-            model = VqaModel.from_pretrained(directory).eval()
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            raise UserError(
-                f"checkpoint {directory}: damaged ({reason(error)}); copy it again, or train anew"
-            ) from None
+        model = open_checkpoint(VqaModel, directory, run="a VQA")
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         processor = VqaProcessor.from_pretrained(directory)
         known = (len(processor.answers), processor.questions.vocab_size)
@@ -154,7 +146,7 @@ def find_checkpoint(run: str | Path, name: str | None) -> Path:
     task, saved = read_run(path)
     if task != "vqa":
         raise UserError(f"{path} is a {task} run, not a VQA run")
-    return checkpoint_directory(path, name or saved["score"])
+    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 def _predict_one(answerer: Answerer, options: PredictVqaOptions) -> None:

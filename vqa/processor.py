@@ -4,7 +4,6 @@ Belongs here: the pair of text and photo preprocessing that travels with a check
 cannot differ.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from common.errors import UserError
+from common.errors import UserError, reason
+from common.files import read_json
 from common.images import Box, Preprocessing, read_image, to_tensor
 from vqa.answers import AnswerVocabulary
-from vqa.text import QuestionProcessor
+from vqa.text import QuestionProcessor, write_json
 
 _FILE = "preprocessing.json"
 
@@ -64,18 +64,18 @@ class VqaProcessor:
         self.questions.save_pretrained(directory)
         self.answers.save_pretrained(directory)
         plain = None if self.preprocessing is None else asdict(self.preprocessing)
-        (Path(directory) / _FILE).write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        write_json(Path(directory) / _FILE, plain)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "VqaProcessor":
         """Read what `save_pretrained` wrote. Raises `UserError` that names a missing or damaged file."""
         path = Path(directory) / _FILE
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            plain = read_json(path)
             preprocessing = None if plain is None else Preprocessing(**plain)
-        except (OSError, ValueError, TypeError) as error:
+        except (UserError, TypeError) as error:
             raise UserError(
-                f"{path}: missing or damaged ({error}); is {directory} a checkpoint of a VQA run?"
+                f"{path}: missing or damaged ({reason(error)}); is {directory} a checkpoint of a VQA run?"
             ) from None
         return cls(
             QuestionProcessor.from_pretrained(directory), AnswerVocabulary.from_pretrained(directory), preprocessing

@@ -19,19 +19,20 @@ from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing
 from common.metrics import SoftAccuracy, classification_report
+from common.progress import checkpoint_directory
 from common.runs import (
     cache_directory,
     fingerprints,
     prediction_rows,
-    read_json,
     read_run,
+    read_trained_on,
     refuse_existing,
     write_csv,
     write_json,
 )
 from common.symmetry import symmetries
 from common.tables import split_table
-from common.training import Scores, checkpoint_directory, evaluate, make_accelerator
+from common.training import Scores, evaluate, make_accelerator
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
@@ -189,7 +190,7 @@ def open_run_to_score(options: EvaluateOptions | EvaluateAttentionOptions, *, bo
         key = options.split if Path(options.data).is_dir() else Path(options.data).stem
     if options.data is not None or key != "train":  # a file is no training split just because it is called train.csv
         leak = check_trained_on(
-            read_json(run / "trained-on.json"),
+            read_trained_on(run),
             trained_on(rows),
             where=options.data or key,
             allow=options.allow_leaky_split or (options.data is None and trained.allow_leaky_split),

@@ -25,6 +25,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from common import files
 from common.errors import UserError, reason
 from common.symmetry import Symmetry
 
@@ -49,10 +50,9 @@ _PLAIN = str.maketrans(
     | dict.fromkeys("“”„«»", '"')
     | dict.fromkeys("‘’‚`´", "'")
 )
-_END = re.compile(r"[\s?!.]+$")
 # Set apart by spaces: brackets and quotes, a comma or colon that is not within a number (2,5 and 2:25 stay), an
 # apostrophe that is not within a word (o'clock stays), dots that end something (t.v. keeps the inner one).
-_APART = re.compile(r"""["()\[\]{}<>;!?]|(?<!\d)[,:]|[,:](?!\d)|(?<!\w)'|'(?!\w)|\.+(?![\w.])""")
+_APART = re.compile(r"""["()\[\]{}<>;!?]|(?<!\d)[,:]|[,:](?!\d)|(?<!\w)'|'(?!\w)|(?<!\.)\.++(?!\w)""")
 
 
 # Alone, phải also asks "is it …", trái is fruit, and trên is on.
@@ -84,7 +84,10 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFC", text.lower())
     text = _OPEN_SYLLABLE.sub(lambda found: TONE_PAIRS[found[0]], text)
     text = text.translate(_PLAIN).replace("''", '"')  # ViVQA quotes as `` ''
-    text = _APART.sub(r" \g<0> ", _END.sub("", text))
+    end = len(text)
+    while end and (text[end - 1] in "?!." or text[end - 1].isspace()):
+        end -= 1
+    text = _APART.sub(r" \g<0> ", text[:end])
     return " ".join(text.split())
 
 
@@ -128,7 +131,13 @@ def segment(text: str, *, segmentation: str = "pyvi") -> str:
 @lru_cache(maxsize=REMEMBERED)
 def _pyvi(text: str) -> str:
     # Imported when needed: it takes 2 to 5 s (scikit-learn, its own model). Then 12,000 questions take one second.
-    from pyvi import ViTokenizer
+    try:
+        from pyvi import ViTokenizer
+    except OSError as error:  # it unpacks its model into the temporary folder
+        raise UserError(
+            f"segmentation pyvi: its model cannot be written to the temporary folder ({reason(error)}); make room "
+            "there, set TMPDIR to another, or choose --segmentation syllable"
+        ) from None
 
     return ViTokenizer.tokenize(text)
 
@@ -230,7 +239,8 @@ class QuestionProcessor:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if self.segmentation in WORDS:
-            self.tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
+            text = self.tokenizer.backend_tokenizer.to_str(pretty=True)  # `tokenizers` itself would write half of it
+            files.write_whole(directory / "tokenizer.json", lambda file: file.write(text))
         else:
             self.tokenizer.save_pretrained(directory / "tokenizer")
         settings = {
@@ -251,14 +261,14 @@ class QuestionProcessor:
         try:
             segmentation, max_length = str(settings["segmentation"]), int(settings["max_length"])
             fingerprint = settings["vocabulary_sha256"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: is damaged (no good value for {error}); copy the checkpoint again") from None
         place = Path(directory) / ("tokenizer.json" if segmentation in WORDS else "tokenizer")
-        if not place.exists():
+        if not (place.is_file() if segmentation in WORDS else place.is_dir()):
             raise UserError(f"{place}: is missing; copy the whole checkpoint")
         try:
             if segmentation in WORDS:
-                tokenizer = _wrap(Tokenizer.from_file(str(place)))
+                tokenizer = _wrap(Tokenizer.from_str(files.read_text(place)))
             else:
                 tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # `tokenizers` raises nothing more precise
@@ -326,14 +336,12 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """One file of a saved processor: readable, its Vietnamese as it is written."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    files.write_whole(path, lambda file: file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
 
 
 def read_json(path: Path) -> Any:
     """What `write_json` wrote. Raises `UserError` naming the file that is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); copy the whole checkpoint") from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise UserError(f"{path}: is damaged ({reason(error)}); copy the checkpoint again") from None
+        return files.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; copy the whole checkpoint again") from None

@@ -66,6 +66,11 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     data = main_first(accelerator, lambda: load(options, cache))
     rows = data.splits.get("train")  # None: a stream
     questions, answers = _vocabularies(options, rows)
+    if len(answers) < 2:
+        raise UserError(
+            f"--data {options.data}: only one answer to learn, '{answers.to_list()[0]}'; nothing can be learned from "
+            "fewer than two; lower --min-answer-count, raise --top-answers, or check the answer column"
+        )
     set_seed(options.seed)
     encoder = None
     if options.inputs != "question":
@@ -136,6 +141,16 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
 
         draw_confusions(said, run / f"confusion-{split}.png", title=f"{run.name}: {split}")
 
+    def examples(said, out: Path, split: str) -> None:
+        from vqa.examples import draw_examples
+
+        asked = scored[split].rows
+        photos = dict(zip(asked["id"][:], asked["image"][:], strict=True))
+        answerer = Answerer(model=model.eval(), processor=processor)
+        draw_examples(answerer, said, photos, out, split, per_type=options.examples)
+
+    # With shuffled images the answers are not about their own photos.
+    shows = options.examples and encoder is not None and not options.shuffled_images
     return Parts(
         title=f"visual question answering, attention over: {config.looks}",
         model=model,
@@ -147,6 +162,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         report=lambda split, scores: report_scores(scores, scored[split].rows, answers),
         predictions=lambda split, scores: predictions(scores, scored[split].rows, answers, shown=scored[split].shown),
         draw=draw,
+        examples=examples if shows else None,
         trained_on=fingerprints,
         trained_in=trained_in,
         notes=[*data.notes, _coverage_note(data, processor, options), about, *controls],

@@ -1,0 +1,194 @@
+"""Where a training stands: what is saved so that it can go on as if nothing had happened.
+
+Belongs here: the figures of its epochs, what of them is best, the states of random numbers, `history.jsonl` and the
+checkpoint `last`. The loop is `common/training.py`'s, the files of a checkpoint `common/checkpoints.py`'s.
+"""
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from common.checkpoints import load_state, save_state, whole_directory, write_directory
+from common.errors import UserError
+from common.files import write_whole
+from common.options import CHECKPOINTS, TrainingOptions
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands; saved with its last checkpoint."""
+
+    epoch: int = 0  # epochs finished
+    best_loss: float = math.inf
+    best_accuracy: float = -math.inf
+    best_train_accuracy: float = -math.inf
+    waited: int = 0  # epochs since the monitored figure improved
+    watched: float = -math.inf  # best monitored figure (the loss negated)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0  # steps done of the epoch under way
+    learning_rate: float = 0.0  # at its start
+    seconds: float = 0.0  # spent on it before this process
+    resumed: list[int] = field(default_factory=list)  # its steps after which a process went on
+
+    def note(self, row: dict[str, Any], options: TrainingOptions) -> list[str]:
+        """Note an epoch's figures; → the checkpoints that it is the best for so far."""
+        kept = []
+        if row["validation_loss"] < self.best_loss or self.epoch == 0:
+            kept.append("best_loss")
+            self.best_loss = row["validation_loss"]
+        rises = row["validation_accuracy"] > self.best_accuracy
+        if options.best_accuracy_rule == "both":  # R1: training and validation accuracy must both improve
+            rises = rises and row["train_accuracy"] > self.best_train_accuracy
+        if rises or self.epoch == 0:
+            kept.append("best_accuracy")
+            self.best_accuracy, self.best_train_accuracy = row["validation_accuracy"], row["train_accuracy"]
+        watched = row["validation_accuracy"] if options.monitor == "accuracy" else -row["validation_loss"]
+        if watched > self.watched + options.min_delta:
+            self.watched, self.waited = watched, 0
+        else:
+            self.waited += 1
+        self.epoch = row["epoch"]
+        self.history.append(row | ({"resumed": self.resumed} if self.resumed else {}))
+        self.step, self.seconds, self.resumed = 0, 0.0, []
+        return kept
+
+
+@dataclass(kw_only=True)
+class State:
+    """All that changes while a model is trained, and where it is kept."""
+
+    model: nn.Module
+    averaged: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    progress: Progress
+    accelerator: Accelerator
+    run: Path
+    write: Callable[[nn.Module, Path], None]
+    """writes what a task's `from_pretrained` needs"""
+
+    @property
+    def scored(self) -> nn.Module:
+        """What is scored and saved: the average of the weights, if there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def keep(self, names: list[str]) -> None:
+        """Write checkpoints of the model as it is now, such as `best_loss`; call on every process."""
+        if self.accelerator.is_main_process:
+            for name in names:
+                write_directory(self.run / "checkpoints" / name, lambda directory: self.write(self.scored, directory))
+
+    def save(self, total: torch.Tensor | None = None) -> None:
+        """Write the checkpoint `last`, to go on from; call on every process.
+
+        Within an epoch `total (3,)` is what this process has summed up in it, and every process's random numbers are
+        saved, too; each epoch starts with some of its own. The one before is kept, should this one be damaged.
+        """
+        within = [] if total is None else gather_object([{"total": total.tolist(), "random": _random_state()}])
+        if self.accelerator.is_main_process:
+            schedule = {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"}
+            if hasattr(self.schedule, "lr_lambdas"):
+                schedule["lr_lambdas"] = [None] * len(self.optimizer.param_groups)
+            # Scored and saved is the average; what goes on training is then part of the state.
+            weights = None
+            if self.averaged is not None:
+                weights = {"model": self.model.state_dict(), "averaged": self.averaged.n_averaged}
+            scaler = self.accelerator.scaler
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": schedule,
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "progress": vars(self.progress),
+                "weights": weights,
+                "processes": within,
+            }
+
+            def write(directory: Path) -> None:
+                self.write(self.scored, directory)
+                save_state(directory, state)
+
+            write_directory(self.run / "checkpoints" / "last", write, keep_before=True)
+        self.accelerator.wait_for_everyone()
+
+    def load(self, directory: Path) -> torch.Tensor | None:
+        """Go on from a checkpoint `last`, whose weights `model` has been given already, but for those of the average.
+
+        → what this process had summed up when it was saved within an epoch; random numbers then go on as well. With
+        another number of processes than before they start anew, and the first process takes all sums.
+        """
+        state = load_state(directory)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for name, value in state["progress"].items():
+            setattr(self.progress, name, value)
+        self.progress.resumed.append(self.progress.step)
+        if self.averaged is not None:
+            self.model.load_state_dict(state["weights"]["model"])
+            self.averaged.n_averaged.copy_(state["weights"]["averaged"])
+        within = state.get("processes") or []
+        if not within:
+            return None
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        if len(within) == world:
+            _set_random_state(within[rank]["random"])
+            return torch.tensor(within[rank]["total"])
+        together = torch.tensor([mine["total"] for mine in within]).sum(dim=0)
+        return together if rank == 0 else torch.zeros_like(together)
+
+    def finish(self) -> None:
+        """Wait for all processes, and drop the spare checkpoint."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            shutil.rmtree(self.run / "checkpoints" / "last.old", ignore_errors=True)
+
+    def write_history(self) -> None:
+        """`history.jsonl` from what is saved with the checkpoints, so that a resumed run never holds an epoch twice."""
+        if self.accelerator.is_main_process:
+            lines = "".join(json.dumps(row) + "\n" for row in self.progress.history)
+            write_whole(self.run / "history.jsonl", lambda file: file.write(lines))
+
+    def agree(self) -> None:
+        """All processes decide alike whether to go on, even should their rounding differ."""
+        self.progress.waited = broadcast_object_list([self.progress.waited])[0]
+
+
+def checkpoint_directory(run: Path, name: str) -> Path:
+    """A run's checkpoint by its name. Raises `UserError` for another name, or if the run has no whole one."""
+    if name not in CHECKPOINTS:
+        raise UserError(f"unknown checkpoint '{name}'; allowed: {', '.join(CHECKPOINTS)}")
+    return whole_directory(run / "checkpoints" / name)
+
+
+def _random_state() -> dict[str, Any]:
+    version, numbers, gauss = random.getstate()
+    name, keys, place, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

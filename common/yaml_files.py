@@ -1,0 +1,52 @@
+"""YAML that somebody else may have written: plain values, and no more of them than the text shows.
+
+Belongs here: reading one YAML text safely. What the values mean is the caller's business (`common/config.py`,
+`common/study.py`).
+"""
+
+from typing import Any
+
+import yaml
+
+from common.errors import UserError, reason
+
+MOST_BYTES = 500_000
+"""Of a YAML file: PyYAML reads about so much in ten seconds."""
+MOST_VALUES = 100_000
+"""In a file with its aliases written out: a few lines of them can stand for more values than memory holds."""
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text: plain types only, no tag makes anything else. Raises `UserError`, naming `where`."""
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            if _size(node, {}, ()) > MOST_VALUES:
+                raise UserError(f"{where}: its aliases stand for more than {MOST_VALUES:,} values; write fewer")
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{where}{line}: is not valid YAML ({reason(ValueError(problem))})") from None
+    except RecursionError:
+        raise UserError(f"{where}: is not valid YAML (nested too deeply)") from None
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        # PyYAML lets through what its types say of "2001-13-01", "0x_" or "!!bool x"
+        raise UserError(f"{where}: is not valid YAML ({reason(error)})") from None
+
+
+def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """How many values a node stands for, itself and all that its aliases repeat."""
+    if id(node) in above:
+        raise yaml.YAMLError("a value that holds itself")
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_size(part, known, (*above, id(node))) for part in parts)
+    return known[id(node)]

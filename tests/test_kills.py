@@ -1,0 +1,162 @@
+"""Runs killed at any moment and resumed end bit for bit as those that nobody touched: weights, history, figures.
+
+By default two kinds of run are killed once; `HOIANH_KILLS=20 pytest tests/test_kills.py` kills each of the four twenty
+times, a fresh run every time, at random moments that are spread over the whole of it.
+"""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from video.motions import write_motions
+from vqa.shapes import write_shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("HOIANH_KILLS", "1"))
+# A checkpoint at most every 0.6 seconds within epochs of one to two; dropout and views, so that random numbers matter.
+TASKS = {
+    "vqa": "--epochs 4 --batch-size 4 --width 8 --dropout 0.3 --augment flip --checkpoint-minutes 0.01".split(),
+    "video": "--epochs 4 --batch-size 4 --width 8 --frames 4 --head gru --dropout 0.3 --augment color "
+    "--checkpoint-minutes 0.01".split(),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    write_shapes(folder / "vqa", train=48, validation=8, test=8, size=32)
+    write_motions(folder / "video", train=48, validation=12, test=12, size=32)
+    return {name: folder / name for name in TASKS}
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """(task, processes) → a run that nobody touches, and its seconds to the first step and to the end."""
+    made: dict[tuple[str, int], tuple[Path, float, float]] = {}
+
+    def run(task: str, processes: int) -> tuple[Path, float, float]:
+        if (task, processes) not in made:
+            path = tmp_path_factory.mktemp("unbroken") / f"{task}{processes}"
+            process, began = start(task, processes, path, ["--data", data[task], *TASKS[task]]), time.monotonic()
+            wait_for_first_batch(process, path)
+            first = time.monotonic() - began
+            assert process.wait(600) == 0, log_of(path).read_text(encoding="utf-8")
+            made[task, processes] = path, first, time.monotonic() - began
+        return made[task, processes]
+
+    return run
+
+
+def log_of(run: Path) -> Path:
+    return run.with_name(run.name + ".log")
+
+
+def start(task: str, processes: int, run: Path, arguments: list) -> subprocess.Popen:
+    """The training script, in a session of its own."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [*(launcher if processes > 1 else [sys.executable]), str(ROOT / "scripts" / f"train_{task}.py")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    environment |= {"HOIANH_CACHE": str(run.parent / "cache")}
+    with log_of(run).open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [*command, "--output", str(run), "--workers", "1", *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def wait_for_first_batch(process: subprocess.Popen, run: Path) -> None:
+    while "first batch" not in log_of(run).read_text(encoding="utf-8"):
+        assert process.poll() is None, log_of(run).read_text(encoding="utf-8")
+        time.sleep(0.02)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """All of its processes: those that `torchrun` starts are in sessions of their own."""
+    every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for one in every:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(60)
+    psutil.wait_procs(every, timeout=60)
+
+
+def rows_of(run: Path) -> list[dict]:
+    lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in ("seconds", "resumed")} for line in lines
+    ]
+
+
+def differences(run: Path, other: Path) -> list[str]:
+    """Names of what the two runs do not have in common, bit for bit."""
+    found = [] if rows_of(run) == rows_of(other) else ["history"]
+    for name in ("metrics.json", "predictions-test.csv", "predictions-validation.csv"):
+        found += [] if (run / name).read_bytes() == (other / name).read_bytes() else [name]
+    for name in ("last", "best_loss", "best_accuracy"):
+        ours, theirs = (load_file(path / "checkpoints" / name / "model.safetensors") for path in (run, other))
+        same = ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
+        found += [] if same else [name]
+    return found
+
+
+@pytest.mark.parametrize("place", range(KILLS))
+@pytest.mark.parametrize(("task", "processes"), [("vqa", 1), ("video", 1), ("vqa", 2), ("video", 2)])
+def test_a_killed_run_ends_as_the_unbroken_one(task, processes, place, data, unbroken, tmp_path):
+    if KILLS == 1 and (task, processes) not in (("vqa", 1), ("video", 2)):
+        pytest.skip("one of each is enough here; HOIANH_KILLS=20 kills all of them")
+    whole, first, end = unbroken(task, processes)
+    run = tmp_path / "killed"
+    part = (place + random.Random(f"{task}{processes}{place}").random()) / KILLS  # of the way, none like another
+    process = start(task, processes, run, ["--data", data[task], *TASKS[task]])
+    wait_for_first_batch(process, run)
+    try:
+        process.wait(part * (end - first))
+    except subprocess.TimeoutExpired:
+        pass
+    over = process.poll() is not None
+    kill(process) if not over else None
+    where = (run / "history.jsonl").read_text(encoding="utf-8").count("\n") if (run / "history.jsonl").exists() else 0
+    again = ["--resume"] if (run / "checkpoints").is_dir() else ["--data", data[task], *TASKS[task], "--overwrite"]
+    if not over:
+        process = start(task, processes, run, again)
+        assert process.wait(600) == 0, log_of(run).read_text(encoding="utf-8")
+    resumed = [
+        row["resumed"] for row in map(json.loads, (run / "history.jsonl").open(encoding="utf-8")) if "resumed" in row
+    ]
+    print(f"{task}, {processes} process(es): killed after {part:.0%}, in epoch {where + 1}; resumed at step {resumed}")
+    assert differences(run, whole) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_writes_a_checkpoint_and_says_how_to_go_on(number, data, unbroken, tmp_path):
+    """The signal reaches all processes of the group, as a terminal's Ctrl-C and a scheduler's SIGTERM do."""
+    whole, _, _ = unbroken("vqa", 1)
+    run = tmp_path / "interrupted"
+    process = start("vqa", 1, run, ["--data", data["vqa"], *TASKS["vqa"], "--checkpoint-minutes", "0"])
+    wait_for_first_batch(process, run)
+    os.killpg(process.pid, number)
+    assert process.wait(120) == 130
+    said = log_of(run).read_text(encoding="utf-8")
+    assert "Traceback" not in said
+    assert re.search(
+        r"stopped (in epoch \d after step \d+ of 12|after epoch \d); .*train_vqa.py --resume --output", said
+    )
+    process = start("vqa", 1, run, ["--resume"])
+    assert process.wait(600) == 0, log_of(run).read_text(encoding="utf-8")
+    assert differences(run, whole) == []
