@@ -485,6 +485,7 @@ def test_any_checkpoint_answers(run, clips, tmp_path, capsys):
         weights = load_file(path)
         weights["classifier.bias"][label] += 50
         save_file(weights, path, metadata={"format": "pt"})
+        (path.parent / "checksums.json").unlink()  # it was changed on purpose
     asked = ("--video", clips / "clips" / "test00.avi", "--json")
     for name, label in zip(CHECKPOINTS, LABELS, strict=True):
         for given in (("--run", spoiled, "--checkpoint", name), ("--run", spoiled / "checkpoints" / name)):
@@ -568,6 +569,9 @@ def test_a_damaged_checkpoint_is_told(run, clips, tmp_path):
     clip = clips / "clips" / "test00.avi"
     broken = Path(shutil.copytree(run, tmp_path / "broken")) / "checkpoints" / "best_accuracy"
     (broken / "model.safetensors").write_bytes(b"\0" * 64)
+    told = refusal(predicted, "--run", broken.parent.parent, "--video", clip)
+    assert "is damaged: model.safetensors is not what was written" in told
+    (broken / "checksums.json").unlink()
     assert "damaged" in refusal(predicted, "--run", broken.parent.parent, "--video", clip)
     (broken / "config.json").unlink()
     assert "config.json: missing" in refusal(predicted, "--run", broken.parent.parent, "--video", clip)

@@ -117,9 +117,9 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def history(run: Path) -> list[dict]:
-    """`history.jsonl` without how long each epoch took."""
+    """`history.jsonl` without how long each epoch took, and where it was taken up again."""
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "resumed")} for row in rows]
 
 
 def assert_same_figures(found: dict, wanted: dict) -> None:

@@ -68,6 +68,6 @@ def read_json(path: Path):
 
 
 def history(run: Path) -> list[dict]:
-    """`history.jsonl` without how long each epoch took."""
+    """`history.jsonl` without how long each epoch took, and where it was taken up again."""
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "resumed")} for row in rows]
