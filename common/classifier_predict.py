@@ -24,9 +24,8 @@ from common.errors import UserError
 from common.features import PhotoViews
 from common.images import Preprocessing, read_image, to_tensor
 from common.photos import SUFFIXES, walk_files
-from common.pretrained import open_checkpoint
-from common.progress import checkpoint_directory
-from common.runs import read_run, refuse_existing, write_csv
+from common.pretrained import find_checkpoint, open_checkpoint
+from common.runs import refuse_existing, write_csv
 
 _TOGETHER = 16  # photos that the model sees at once
 
@@ -74,7 +73,7 @@ def predict(options: PredictImageOptions) -> None:
     if not photos:
         raise UserError(f"--image {source}: no photos in this folder")
     refuse_existing(options.output, overwrite=options.overwrite)
-    model = load_classifier(find_checkpoint(options.run, options.checkpoint))
+    model = load_classifier(find_checkpoint(options.run, options.checkpoint, task="image"))
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     bar = tqdm(photos, unit="photo", disable=None if folder else True, leave=False)
@@ -103,17 +102,6 @@ def predict(options: PredictImageOptions) -> None:
         print(
             f"{len(skipped)} bad photo(s) skipped; the first: {skipped[0]}", file=sys.stderr if options.json else None
         )
-
-
-def find_checkpoint(run: str | Path, name: str | None) -> Path:
-    """The checkpoint `name` of a run (default: the one it was scored with), or `run` itself if it is a checkpoint."""
-    path = Path(run)
-    if name is None and (path / "model.safetensors").is_file():
-        return path
-    task, saved = read_run(path)
-    if task != "image":
-        raise UserError(f"{path} is a {task} run, not an image run")
-    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 class _Photos(Dataset):

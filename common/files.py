@@ -6,9 +6,10 @@ file that somebody else may have made. What is in the files is the caller's busi
 """
 
 import json
+import math
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,6 +39,12 @@ def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
         ) from None
     finally:
         remove(fresh)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as `write_whole` does, Vietnamese as it is written. NaN, such as a mean over nothing, becomes null."""
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text))
 
 
 def beside(path: Path) -> Path:
@@ -100,3 +107,12 @@ def read_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path}: is damaged (it holds a {type(found).__name__}, not an object)")
     return found
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for what Python would write as `NaN` or `Infinity`, which is no JSON."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,9 +7,11 @@ Belongs here: hearing them, at once or between two steps. What is saved then is 
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -54,6 +56,11 @@ class Stop:
         if not self.asked:
             self._when = time.monotonic()
         self.asked = True
+
+
+def go_on_with(run: Path) -> str:
+    """What is said of a run that can go on."""
+    return f"to go on: python {sys.argv[0]} --resume --output {run}"
 
 
 def ignore_signals(_: int = 0) -> None:

@@ -61,7 +61,8 @@ class DataOptions:
     allow_leaky_split: bool = False
     """go on, and say so in every table, when groups, photos or rows are in two splits"""
     limit: Count | None = None
-    """use only the first so many photos of each file (so many clips, evenly spread over it): a smoke test"""
+    """use only the first so many photos of each file (so many clips, spread evenly over it and its classes): a
+    smoke test"""
     workers: Annotated[int, Field(ge=0)] = 2
     """processes that decode beside the encoder"""
 

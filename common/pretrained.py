@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from common.errors import UserError, reason
 from common.files import read_object
+from common.progress import checkpoint_directory
+from common.runs import read_run
 from common.weights import PICKLES, how_to_convert
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -43,6 +45,23 @@ def open_checkpoint(model_class: type[Model], directory: str | Path, *, run: str
         raise UserError(f"checkpoint {directory}: {error}") from None
     except Exception as error:  # a stranger's configuration and weights, read by transformers: nearly any kind
         raise UserError(f"checkpoint {directory}: damaged ({reason(error)}); copy it again, or train anew") from None
+
+
+def find_checkpoint(run: str | Path, name: str | None, *, task: str) -> Path:
+    """The checkpoint `name` of a run (default: the one it was scored with), or `run` itself if it is a checkpoint.
+
+    Raises `UserError` for a run of another task than `task`, and where there is no such checkpoint.
+    """
+    path = Path(run)
+    if name is None and (path / "model.safetensors").is_file():
+        return path
+    found, saved = read_run(path)
+    if found != task:
+        raise UserError(f"{path} is a {found} run; a {task} run is needed here")
+    scored = name or saved.get("score")
+    if not isinstance(scored, str):
+        raise UserError(f"{path / 'config.yaml'}: does not say which checkpoint was scored; name one with --checkpoint")
+    return checkpoint_directory(path, scored)
 
 
 def load_whole(from_pretrained: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

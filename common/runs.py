@@ -1,14 +1,12 @@
 """The run directory: where it lies, what is in it from the start, and what a run leaves behind.
 
-Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<split>.csv`, `report.md`. Checkpoints and
-history are written by `common/training.py`; pictures by `common/plots.py`.
+Belongs here: `config.yaml`, `environment.json`, `metrics.json`, `predictions-<split>.csv`, `report.md`, and the lock on
+a run. Checkpoints and history are written by `common/progress.py`; pictures by `common/plots.py`.
 """
 
 import contextlib
 import csv
 import hashlib
-import json
-import math
 import os
 import platform
 import shutil
@@ -25,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from common.config import read_yaml, to_plain, write_options
 from common.errors import UserError
-from common.files import read_object, write_whole
+from common.files import read_object, write_json, write_whole
 from common.spreadsheets import no_formula
 from common.tables import error_table, split_table
 from common.training import Scores
@@ -197,11 +195,6 @@ def refuse_changes(saved: Mapping[str, Any], options: Mapping[str, Any], *, may_
             )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside and rename it: a reader finds the old file or the new one, whole. NaN becomes null."""
-    write_text(path, json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n")
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text beside and rename it."""
     write_whole(path, lambda file: file.write(text))
@@ -272,15 +265,6 @@ def typed_command() -> str:
     import shlex
 
     return shlex.join([os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0], *sys.argv[1:]])
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for NaN, such as a mean over nothing: Python would write `NaN`, which is no JSON."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _commit() -> str | None:

@@ -190,11 +190,9 @@ def spread_of_each(rows: Rows, limit: int | None) -> Rows:
 
 def limit_note(limit: int | None, *, unit: str) -> list[str]:
     """The note of `spread_of_each`, if it left anything to note. `unit`: what samples are called, "photos"."""
-    return (
-        []
-        if limit is None
-        else [f"limit: only {limit:,} {unit} of each split are used, spread evenly over it and its classes"]
-    )
+    if limit is None:
+        return []
+    return [f"limit: only {limit:,} {unit} of each split are used, spread evenly over it and its classes"]
 
 
 def sample_keys(rows: Iterable[Mapping[str, Any]], contents: Sequence[str], *, unit: str) -> dict[str, list[str]]:

@@ -67,7 +67,7 @@ class Run:
         return (self.path / "metrics.json").is_file()
 
     def arguments(self) -> list[str]:
-        """Of its script: from the start, on from its last epoch, or anew over what was left without a checkpoint."""
+        """Of its script: from the start, on from its last checkpoint, or anew over what was left without one."""
         if self.goes_on:
             return ["--resume", "--output", str(self.path)]
         anew = ["--overwrite"] if self.path.exists() else []

@@ -128,6 +128,7 @@ def fit(
     )
     total = None  # what the epoch under way has summed up
     if resume is not None:
+        set_seed(_epoch_seed(seed, 0, rank))  # of another number of processes than before, none are saved
         total = state.load(resume)
         state.write_history()
 

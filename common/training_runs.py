@@ -8,7 +8,6 @@ report), and what it says at its start and end. What the parts are is the tasks'
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from common.errors import Interrupted, UserError, reason
 from common.features import ViewSource
 from common.files import read_text
 from common.images import Preprocessing
-from common.interruption import terminated_like_interrupted
+from common.interruption import go_on_with, terminated_like_interrupted
 from common.options import NOT_MEASURED
 from common.progress import checkpoint_directory
 from common.runs import (
@@ -192,7 +191,7 @@ def _how_to_go_on(run: Path) -> str:
     if not has_checkpoint(run):
         anew = ", with --overwrite" if run.exists() else ""
         return f"interrupted before the first checkpoint; features that were computed are kept. Start it anew{anew}"
-    return f"interrupted; to go on: python {sys.argv[0]} --resume --output {run}"
+    return f"interrupted; {go_on_with(run)}"
 
 
 def _draw(name: str, draw: Callable[..., None], *given: Any) -> list[str]:

@@ -4,13 +4,12 @@ Belongs here: when a checkpoint is due within an epoch, and what ends a training
 things alike, so each asks the others in the sum that a step needs anyway. The loop is `common/training.py`'s.
 """
 
-import sys
 import time
 
 import torch
 
 from common.errors import Interrupted, UserError
-from common.interruption import Stop
+from common.interruption import Stop, go_on_with
 from common.progress import State
 
 _LOOK = 50  # steps between two looks at the loss on a GPU, which has to finish its work for each
@@ -101,7 +100,4 @@ class Watch:
             )
 
     def _interrupted(self, where: str) -> Interrupted:
-        return Interrupted(
-            f"stopped {where}; a checkpoint is written. To go on: python {sys.argv[0]} --resume --output "
-            f"{self._state.run}"
-        )
+        return Interrupted(f"stopped {where}; a checkpoint is written; {go_on_with(self._state.run)}")

@@ -37,7 +37,7 @@ from vqa.options import TrainVqaOptions
 from vqa.shapes import embedded_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 500  # on a machine that others use; alone it takes two
+SECONDS = 300  # on a machine that others use; alone it takes two
 SMALL = Preprocessing(size=32)
 VIEWS = {
     "photo": PhotoViews(preprocessing=SMALL),
@@ -73,20 +73,17 @@ def _work(start: float, answer, work: Callable[[], object]) -> None:
 def together(work: Callable[[], object], count: int = 3, *, kill: Callable[[], bool] | None = None) -> list[object]:
     """What so many processes that start at once make of it. With `kill` the first is killed when that is true, if it
     has not ended by then."""
-    start, pipes = (
-        time.monotonic() + 0.3,
-        [forks.Pipe(duplex=False) for _ in range(count)],
-    )  # a shared one could be torn
+    start, until = time.monotonic() + 0.3, time.monotonic() + SECONDS
+    pipes = [forks.Pipe(duplex=False) for _ in range(count)]  # a shared one could be torn
     processes = [forks.Process(target=_work, args=(start, answer, work)) for _, answer in pipes]
     for process in processes:
         process.start()
     if kill is not None:
-        until = time.monotonic() + SECONDS
         while not kill() and time.monotonic() < until and processes[0].is_alive():
             time.sleep(0.005)
         processes[0].kill()
     for process in processes:
-        process.join(SECONDS)
+        process.join(max(0, until - time.monotonic()))
     hung = [process for process in processes if process.is_alive()]
     for process in hung:
         process.kill()

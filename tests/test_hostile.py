@@ -362,10 +362,7 @@ def test_a_clip_of_frames_larger_than_any(tmp_path):
         if content[place : place + 8] == struct.pack("<II", 24, 24):
             content[place : place + 8] = struct.pack("<II", 60_000, 60_000)
     path.write_bytes(content)
-    try:
-        decode.count_frames(path)  # MPEG-4 says its size again, in each key frame
-    except UserError as error:
-        assert str(path) in str(error)
+    assert decode.count_frames(path) == 6  # MPEG-4 says its size again, in each key frame, and that one is believed
 
 
 def test_an_index_of_more_samples_than_there_are(tmp_path):

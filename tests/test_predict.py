@@ -16,10 +16,11 @@ from PIL import Image
 from common.config import parse
 from common.errors import UserError
 from common.images import read_image
+from common.pretrained import find_checkpoint
 from common.symmetry import Symmetry
 from vqa.model import VqaModel
 from vqa.options import EvaluateOptions, PredictVqaOptions, TrainVqaOptions
-from vqa.predict import Answerer, find_checkpoint, predict
+from vqa.predict import Answerer, predict
 from vqa.scoring import evaluate_run
 from vqa.shapes import write_shapes
 from vqa.text import turned
@@ -166,7 +167,7 @@ def test_a_photo_is_decoded_and_encoded_once_for_all_its_questions(run, scenes, 
     found = asked(run, tmp_path, rows, "--images", str(scenes / "images"))
     assert decoded == photos and sum(encoded) == len(photos)
     assert [(row["image"], row["question"]) for row in found] == rows
-    answerer = Answerer.from_pretrained(find_checkpoint(run, None))
+    answerer = Answerer.from_pretrained(find_checkpoint(run, None, task="vqa"))
     for row in found:
         probabilities, _ = answerer([scenes / "images" / row["image"]], [row["question"]])
         best = answerer.best(probabilities[0], 1)[0]
@@ -225,28 +226,28 @@ def test_loads_in_a_new_process_from_its_directory_alone(checkpoint, photo, tmp_
 
 
 def test_find_checkpoint(run, checkpoint, tmp_path):
-    assert find_checkpoint(run, None) == run / "checkpoints" / "best_accuracy"  # the one it was scored with
-    assert find_checkpoint(run, "last") == run / "checkpoints" / "last"
-    assert find_checkpoint(checkpoint, None) == checkpoint
+    assert find_checkpoint(run, None, task="vqa") == run / "checkpoints" / "best_accuracy"  # the one it was scored with
+    assert find_checkpoint(run, "last", task="vqa") == run / "checkpoints" / "last"
+    assert find_checkpoint(checkpoint, None, task="vqa") == checkpoint
     with pytest.raises(UserError, match="not a run directory"):
-        find_checkpoint(tmp_path, None)
+        find_checkpoint(tmp_path, None, task="vqa")
     with pytest.raises(UserError, match="not a run directory"):
-        find_checkpoint(tmp_path / "nowhere", "last")
+        find_checkpoint(tmp_path / "nowhere", "last", task="vqa")
     broken = Path(shutil.copytree(run, tmp_path / "broken"))
     shutil.rmtree(broken / "checkpoints" / "last")
     with pytest.raises(UserError, match="last: no such checkpoint"):
-        find_checkpoint(broken, "last")
+        find_checkpoint(broken, "last", task="vqa")
     environment = json.loads((broken / "environment.json").read_text(encoding="utf-8")) | {"task": "video"}
     (broken / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
-    with pytest.raises(UserError, match="is a video run, not a VQA run"):
-        find_checkpoint(broken, None)
+    with pytest.raises(UserError, match="is a video run; a vqa run is needed here"):
+        find_checkpoint(broken, None, task="vqa")
 
 
 def test_a_run_killed_between_two_renames_still_answers(run, tmp_path, photo):
     killed = Path(shutil.copytree(run, tmp_path / "killed"))
     best = killed / "checkpoints" / "best_accuracy"
     best.rename(best.with_name("best_accuracy.old"))
-    assert Answerer.from_pretrained(find_checkpoint(killed, None))([photo], [QUESTION])[0].shape[0] == 1
+    assert Answerer.from_pretrained(find_checkpoint(killed, None, task="vqa"))([photo], [QUESTION])[0].shape[0] == 1
 
 
 def shorten(checkpoint: Path) -> None:

@@ -102,7 +102,7 @@ def _planned(options: ShowLeakOptions, output: Path, split: str, seed: int) -> L
 
 
 def _started(run: LeakRun, anew: bool) -> TrainVideoOptions:
-    """Its options: on from its last epoch, or from the start, over what was left without a checkpoint."""
+    """Its options: on from its last checkpoint, or from the start, over what was left without a checkpoint."""
     if run.goes_on and not anew:
         return replace(run.options, resume=True)
     return replace(run.options, overwrite=run.path.exists())

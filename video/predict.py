@@ -18,9 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import Preprocessing, content_hash
-from common.pretrained import open_checkpoint
-from common.progress import checkpoint_directory
-from common.runs import read_run, refuse_existing, write_csv
+from common.pretrained import find_checkpoint, open_checkpoint
+from common.runs import refuse_existing, write_csv
 from video.clips import find_clips
 from video.frames import ClipViews, shuffled
 from video.model import VideoModel, VideoOutput
@@ -104,7 +103,7 @@ def predict(options: PredictVideoOptions) -> None:
     if not clips:
         raise UserError(f"--video {source}: no clips in this folder")
     marks = _check_output(options, clips if folder else None)
-    classifier = Classifier.from_pretrained(find_checkpoint(options.run, options.checkpoint))
+    classifier = Classifier.from_pretrained(find_checkpoint(options.run, options.checkpoint, task="video"))
     paths = [source / clip for clip in clips] if folder else [source]
     bar = tqdm(total=len(paths), unit="clip", disable=None if folder and not options.json else True)
     rows, skipped = [], []
@@ -131,17 +130,6 @@ def predict(options: PredictVideoOptions) -> None:
             print(f"{len(rows)} clip(s) classified; written: {options.output}")
     if skipped:
         print(f"{len(skipped)} bad clip(s) skipped; the first: {skipped[0]}", file=sys.stderr if options.json else None)
-
-
-def find_checkpoint(run: str | Path, name: str | None) -> Path:
-    """The checkpoint `name` of a run (default: the one it was scored with), or `run` itself if it is a checkpoint."""
-    path = Path(run)
-    if name is None and (path / "model.safetensors").is_file():
-        return path
-    task, saved = read_run(path)
-    if task != "video":
-        raise UserError(f"{path} is a {task} run, not a video run")
-    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 def _check_output(options: PredictVideoOptions, clips: Sequence[str] | None) -> Path | None:

@@ -13,8 +13,9 @@ from common.errors import UserError
 KINDS = ("first", "uniform", "random", "stride", "all")
 SHORTS = ("mask", "repeat", "loop", "zeros")
 BLACK = -1
-MOST = 100_000  # frames that a sampling may ask for
 """The number that stands for a black frame, which no clip holds."""
+MOST = 100_000
+"""Frames that a sampling may ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)

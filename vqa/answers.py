@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from common.errors import UserError
+from common.files import write_json
 from common.symmetry import Symmetry
-from vqa.text import frequent, names_place, normalise, read_json, turned, write_json
+from vqa.text import frequent, names_place, normalise, read_json, turned
 
 _NUMBERS = "một hai ba bốn năm sáu bảy tám chín mười nhiều".split() + [str(number) for number in range(1, 100)]
 _SAID = {"có": 1, "không": 0, "0": 0} | dict.fromkeys(_NUMBERS, 1)  # of the thing asked about: there, or not

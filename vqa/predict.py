@@ -21,9 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
 from common.images import read_image, shown_box
-from common.pretrained import open_checkpoint
-from common.progress import checkpoint_directory
-from common.runs import read_run, refuse_existing, write_csv
+from common.pretrained import find_checkpoint, open_checkpoint
+from common.runs import refuse_existing, write_csv
 from common.symmetry import Symmetry, symmetries
 from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
@@ -131,22 +130,11 @@ def predict(options: PredictVqaOptions) -> None:
     refuse_existing(options.output, overwrite=options.overwrite)
     refuse_existing(options.attention_map, overwrite=options.overwrite, option="--attention-map")
     disable_progress_bar()
-    answerer = Answerer.from_pretrained(find_checkpoint(options.run, options.checkpoint))
+    answerer = Answerer.from_pretrained(find_checkpoint(options.run, options.checkpoint, task="vqa"))
     if options.image is not None:
         _predict_one(answerer, options)
     else:
         _predict_many(answerer, options)
-
-
-def find_checkpoint(run: str | Path, name: str | None) -> Path:
-    """The checkpoint `name` of a run (default: the one it was scored with), or `run` itself if it is a checkpoint."""
-    path = Path(run)
-    if name is None and (path / "model.safetensors").is_file():
-        return path
-    task, saved = read_run(path)
-    if task != "vqa":
-        raise UserError(f"{path} is a {task} run, not a VQA run")
-    return checkpoint_directory(path, name or str(saved.get("score", "best_loss")))
 
 
 def _predict_one(answerer: Answerer, options: PredictVqaOptions) -> None:

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from common.errors import UserError, reason
-from common.files import read_json
+from common.files import read_json, write_json
 from common.images import Box, Preprocessing, read_image, to_tensor
 from vqa.answers import AnswerVocabulary
-from vqa.text import QuestionProcessor, write_json
+from vqa.text import QuestionProcessor
 
 _FILE = "preprocessing.json"
 

@@ -248,7 +248,7 @@ class QuestionProcessor:
             "max_length": self.max_length,
             "vocabulary_sha256": _fingerprint(self.tokenizer),
         }
-        write_json(directory / "question_processor.json", settings)
+        files.write_json(directory / "question_processor.json", settings)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
@@ -334,13 +334,8 @@ def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """One file of a saved processor: readable, its Vietnamese as it is written."""
-    files.write_whole(path, lambda file: file.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n"))
-
-
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote. Raises `UserError` naming the file that is missing or damaged."""
+    """One file of a saved processor. Raises `UserError` naming the file that is missing or damaged."""
     try:
         return files.read_json(path)
     except UserError as error:
