@@ -56,9 +56,11 @@ def read_photos(
     out and noted; else they are refused. Raises `UserError` for anything wrong, with file and row.
     """
     path = to_path(source)
-    if os.path.isdir(path) and not _has_tables(path) and _has_photos(path):
+    if is_folder_of_photos(source):
         if images is not None:
             raise UserError(f"--images names the folder of the photos that a table lists, and {source} is no table")
+        if columns:
+            raise UserError(f"--columns names the columns of a table, and {source} is none; leave it out")
         rows, notes = _folder_rows(path, skip=skip)
         root = path
     else:
@@ -73,6 +75,12 @@ def read_photos(
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def is_folder_of_photos(source: str) -> bool:
+    """Whether it is a folder whose photos' places or names tell the labels; else it is read as tables."""
+    path = to_path(source)
+    return os.path.isdir(path) and not _has_tables(path) and _has_photos(path)
 
 
 def _has_tables(folder: Path) -> bool:

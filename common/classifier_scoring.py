@@ -17,6 +17,7 @@ from common.classifier_batches import ImageBatches
 from common.classifier_data import ImageData, load_photos, load_scored, split_keys
 from common.classifier_options import EvaluateImageOptions, TrainImageOptions
 from common.classifier_predict import load_classifier, photo_views
+from common.classifier_rows import is_folder_of_photos
 from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
@@ -198,7 +199,7 @@ def _load(
         classes=classes,
         split=options.split,
         images=options.images,
-        columns=_columns(options) or _columns(trained),
+        columns=_columns(options) or ({} if is_folder_of_photos(options.data) else _columns(trained)),
         on_bad_image=options.on_bad_image,
         cache_directory=cache,
     )

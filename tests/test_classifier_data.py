@@ -177,3 +177,9 @@ def test_nothing_there(tmp_path):
         load_scored(str(tmp_path / "held"), classes=CLASSES, cache_directory=tmp_path / "cache")
     with pytest.raises(UserError, match=r"3 labels match no class of the run: 'blue_thing' \(train/"):
         load_scored(str(tmp_path / "held"), classes=["x", "y"], split="train", cache_directory=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("given", [{"columns": {"image": "file"}}, {"images": "."}])
+def test_what_only_a_table_has_is_refused_for_a_folder(tmp_path, given):
+    with pytest.raises(UserError, match=f"--{next(iter(given))} names .* a table"):
+        load(write_folder(tmp_path / "data", each=2), **given)
