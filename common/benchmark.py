@@ -25,7 +25,8 @@ from common.benchmark_options import BenchmarkOptions
 from common.benchmark_tables import fill_page, show
 from common.config import to_plain
 from common.errors import UserError, reason
-from common.runs import read_json, refuse_existing, write_json
+from common.files import read_json
+from common.runs import refuse_existing, write_json
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
 

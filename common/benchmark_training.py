@@ -4,6 +4,7 @@ Belongs here: any model and any `BatchSource`. Which these are is for the tasks'
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -14,8 +15,11 @@ from tqdm.auto import tqdm
 
 from common.batches import BatchSource, plan_epoch, steps_per_epoch, train_batches
 from common.benchmark import Bench, Measured, ratio, side_by_side
+from common.interruption import Stop
 from common.options import TrainingOptions
+from common.progress import Progress, State
 from common.training import make_accelerator, make_optimizer, make_schedule, train_one_epoch
+from common.watch import Watch
 
 _CLIP = 5.0
 _RATE = 1e-3
@@ -42,6 +46,17 @@ def one_epoch(model: nn.Module, source: BatchSource, options: TrainingOptions, *
     schedule = make_schedule(raw, options, steps=steps_per_epoch(len(source), options.batch_size))
     wrapped, optimizer = accelerator.prepare(model, raw)
     epochs = iter(range(1, options.epochs + 1))
+    state = State(
+        model=model,
+        averaged=None,
+        optimizer=raw,
+        schedule=schedule,
+        progress=Progress(),
+        accelerator=accelerator,
+        run=Path("."),
+        write=_nothing,
+    )
+    watch = Watch(state, Stop(), minutes=0, steps=steps_per_epoch(len(source), options.batch_size))
 
     def train() -> None:
         batches = train_batches(
@@ -62,10 +77,16 @@ def one_epoch(model: nn.Module, source: BatchSource, options: TrainingOptions, *
             averaged=None,
             options=options,
             accelerator=accelerator,
+            watch=watch,
+            total=torch.zeros(3),
             bar=tqdm(disable=True),
         )
 
     return train
+
+
+def _nothing(model: nn.Module, directory: Path) -> None:
+    """No checkpoint is due where nothing is kept."""
 
 
 def _by_hand(model: nn.Module, source: BatchSource, batch_size: int) -> Callable:
