@@ -1,11 +1,16 @@
 """What several test files need: where the real data lie (if they do), and commands run as a user would run them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# A shell that is no terminal starts what it puts behind it (`&`) deaf to Ctrl-C, and runs would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
