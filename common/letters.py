@@ -199,7 +199,7 @@ def letter_metrics(rows: Sequence[Mapping[str, Any]], loss: float) -> dict[str, 
 
 def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -> None:
     """The loss after every epoch, and what was reported of some as rings."""
-    from common.plots import TRAIN, VALIDATION, plt, save_figure  # matplotlib is slow to load
+    from common.drawing import TRAIN, VALIDATION, plt, save_figure  # matplotlib is slow to load
 
     figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
     axis.plot(range(len(losses)), losses, color=TRAIN, marker="." if len(losses) < 20 else None, label="measured")
@@ -208,7 +208,7 @@ def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -
         axis.plot(rings.keys(), rings.values(), "o", markerfacecolor="none", color=VALIDATION, label="reported (R3)")
         axis.legend(frameon=False)
     axis.set(xlabel="epoch", ylabel="cross-entropy per letter", ylim=(0, None))
-    save_figure(figure, path)
+    save_figure(figure, path, with_svg=True)
 
 
 def _shown_epochs(epochs: int) -> list[int]:

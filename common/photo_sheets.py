@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from PIL import Image
 
-from common.plots import ACCENT, RIGHT, WRONG, save_figure
+from common.drawing import ACCENT, RIGHT, WRONG, plt, save_figure
 
 _SIDE = 360  # pixels of a photo on the sheet, and in memory until it is drawn
 _BAR = 0.2  # height of a bar with its label, inches
@@ -49,7 +48,7 @@ def draw_ranked(
     networks: Sequence[str] = (),
     side: float = 1.6,
 ) -> None:
-    """A row of photos under each heading of `rows`, each photo with its bars.
+    """A row of photos under each heading of `rows`, each photo with its bars, as PNG and SVG.
 
     A right class is blue, a wrong first guess vermilion, other wrong ones grey. With several `networks`, their bars
     stand one below the other, named. A photo is `side` inches high.
@@ -74,7 +73,7 @@ def draw_ranked(
             axes[0, column].set_title(_short(ranked.title), fontsize=8)
             for panel, guesses in enumerate(ranked.guesses):
                 _draw_bars(axes[1 + panel, column], guesses, networks[panel] if networks else "")
-    save_figure(figure, path)
+    save_figure(figure, path, with_svg=True)
 
 
 def _draw_bars(axis: plt.Axes, guesses: Sequence[Guess], network: str) -> None:
