@@ -34,6 +34,7 @@ from common.letters_options import R3_GIVEN, LettersOptions
 from common.recurrent import Recurrent, time_mask
 from common.runs import choose_output, open_run, release, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
+from common.terminal import say_result
 
 R3_LOSSES = dict(
     zip(
@@ -168,6 +169,7 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
         write_json(run / "metrics.json", {"train": letter_metrics(rows, losses[-1])})  # last: the run is finished
         release(run)
         print(f"\neverything is in {run}")
+    say_result(run=run, **found)
     return found
 
 

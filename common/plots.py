@@ -119,7 +119,7 @@ def draw_confusion(confusions: Sequence[Confusion], path: Path, *, title: str) -
     answers need, and a line sets apart what was pooled.
     """
     blocks = [_Matrix(confusion) for confusion in confusions]
-    width = max([12.0, *(block.width for block in blocks)])
+    width = max([9.6, *(block.width for block in blocks)])
     places, height = _shelve([(block.width, block.height) for block in blocks], width)
     width = max([6.0, *(x + block.width for (x, _), block in zip(places, blocks, strict=True))])
     top, bottom = 0.45, 0.65

@@ -168,7 +168,7 @@ def draw_examples(
     *,
     per_type: int,
 ) -> None:
-    """The same sheet of a run that ends now, as PNG and SVG: `said` are the rows of its predictions, `photos` is id → file."""
+    """The same sheet of a run that ends now, PNG and SVG: `said` are its predictions' rows, `photos` is id → file."""
     chosen = typical(said, per_type)
     paths = [photos[row["id"]] for row in _picked(chosen)]
     title = f"{out.resolve().parent.name}, {split}"
