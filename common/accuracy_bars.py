@@ -25,8 +25,9 @@ def draw_accuracies(figures: Mapping[str, Any], path: Path, *, by: str, title: s
     """
     groups = sorted(figures[by].items(), key=lambda item: (-item[1]["accuracy"], item[0]))
     total, kind = len(groups), by.removeprefix("by_")
+    plural = kind + ("es" if kind.endswith("s") else "s")
     shown = groups if total <= _MOST else [*groups[: _MOST // 2], None, *groups[-(_MOST // 2) :]]
-    left_out = f"the {_MOST // 2} highest and lowest of {total} {kind}s" if total > _MOST else ""
+    left_out = f"the {_MOST // 2} highest and lowest of {total} {plural}" if total > _MOST else ""
     rows = [*shown, None, (_ALL, figures)]
     names = [fit_text(row[0], 2.4) if row else "" for row in rows]
     left = max(map(text_width, names)) + 0.35

@@ -1,7 +1,8 @@
 """What commands say, at their start, on the way and at their end: to people in a terminal, to programs in a pipe.
 
 Belongs here: the one layout of the block at the start, of a training's bar, of commands to try next, and of the
-result for programs. What is said is the caller's business; errors are `common/errors.py`'s, tables `common/tables.py`'s.
+result for programs. What is said is the caller's business; errors are `common/errors.py`'s, tables
+`common/tables.py`'s.
 
 Where standard output is no terminal, no line is broken to fit, there are no suggestions, and the last line of a command
 that trains, scores or compares is one JSON object with its figures and where they lie. Bars are drawn on standard
@@ -61,6 +62,7 @@ def training_bar(*, total: int, initial: int, shown: bool) -> tqdm:
         initial=initial,
         unit="step",
         smoothing=0,
+        miniters=1,
         mininterval=0.5,  # what is shown of a GPU's figures has to be waited for
         bar_format=_BAR,
         dynamic_ncols=True,

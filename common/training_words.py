@@ -25,8 +25,8 @@ def start_block(options: Any, parts: Any, accelerator: Accelerator, run: Path) -
     """All that decides what a run measures, and where it is, in one look; `parts` are `common.training_runs.Parts`."""
     total, trained = count_parameters(parts.model)
     steps = steps_of(parts.batches["train"], options.batch_size)
-    training = f"{options.epochs} epoch{'s' * (options.epochs > 1)} of {steps:,} steps, batches of {options.batch_size}, {options.optimizer} "
-    training += f"{options.learning_rate:g}, {options.schedule}"
+    training = f"{options.epochs} epoch{'s' * (options.epochs > 1)} of {steps:,} steps, batches of {options.batch_size}"
+    training += f", {options.optimizer} {options.learning_rate:g}, {options.schedule}"
     if parts.trained_in is not None:
         training = f"none: taken from {parts.trained_in}"
     device = accelerator.device.type
