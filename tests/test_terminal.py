@@ -2,13 +2,23 @@
 
 import io
 import json
+import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from test_help import options_of
 
+import common.classifier_train
+import video.train
+import vqa.train
 from common import terminal
+from common.config import parse, write_options
 from common.terminal import block, ending, live, say_result, script, training_bar
+from common.training_words import classes_note, compare_steps
+from video.options import TrainVideoOptions
+from vqa.options import TrainVqaOptions
 
 
 class Terminal(io.StringIO):
@@ -81,3 +91,48 @@ def test_no_bar_where_nobody_looks(capfd):
 
 def test_an_epoch_without_a_labelled_sample_has_figures():
     assert live(0.0, 0.0, 0.0) == "loss 0.0000, accuracy 0.0000"
+
+
+def accepted(steps: list[tuple[str, str]]) -> list:
+    """The options that each command stands for."""
+    commands = [shlex.split(command) for _, command in steps]
+    assert all(why and words[0] == "python" for (why, _), words in zip(steps, commands, strict=True))
+    return [parse(options_of(words[1].rpartition("/")[2]), words[2:]) for words in commands]
+
+
+def test_commands_to_try_next_are_accepted(tmp_path):
+    """As they are printed, with the run's own paths, photo and question."""
+    run = tmp_path / "lượt 1"
+    run.mkdir()
+    write_options(run / "config.yaml", TrainVqaOptions())
+    row = {"image": "ảnh 1.jpg", "question": "món gì?", "path": "a b.avi"}
+    data = SimpleNamespace(splits={"validation": [row], "test": []})
+    config = SimpleNamespace(inputs="both", attends=("grid",), attention_weights="learned")
+    asked, scored, without = accepted(vqa.train._next_commands(run, data, config, split="validation"))
+    assert (asked.question, asked.image, asked.attention_map) == ("món gì?", "ảnh 1.jpg", str(run / "where.png"))
+    assert scored.split == "validation" and not without.attention and without.output == f"{run}-no-attention"
+    marked, scored = accepted(video.train._next_commands(run, TrainVideoOptions(), data))
+    assert (marked.video, scored.run, scored.split) == ("a b.avi", str(run), "test")
+    classified, _ = accepted(common.classifier_train._next_commands(run, data))
+    assert classified.image == "ảnh 1.jpg"
+
+
+def test_a_run_is_compared_with_the_one_before_it(tmp_path):
+    options = TrainVqaOptions(seed=3)
+    run = tmp_path / "mine"
+    for name, task, changed in (("mine", "vqa", {}), ("other-data", "vqa", {"data": "x"}), ("clips", "video", {})):
+        (tmp_path / name).mkdir()
+        write_options(tmp_path / name / "config.yaml", TrainVqaOptions(**changed))
+        (tmp_path / name / "environment.json").write_text(json.dumps({"task": task}), encoding="utf-8")
+        (tmp_path / name / "metrics.json").write_text("{}", encoding="utf-8")
+    (again,) = accepted(compare_steps(run, "vqa", options))  # no other is like it
+    assert again.seed == 4 and again.output == f"{run}-seed4"
+    (tmp_path / "other-data").rename(tmp_path / "before")
+    write_options(tmp_path / "before" / "config.yaml", options)
+    (compared,) = accepted(compare_steps(run, "vqa", options))
+    assert compared.runs == (str(run), str(tmp_path / "before")) and compared.split == "test"
+
+
+def test_coverage_of_classes_is_told():
+    told = classes_note(["a", "b"], {"validation": ["a", "b", "c", "c"], "test": ["a"]})
+    assert told == "classes: 2 (a, b); they cover 50.00% of validation, 100.00% of test"
