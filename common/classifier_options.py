@@ -62,9 +62,9 @@ class TrainImageOptions(
 
     examples:
       accelerate launch scripts/train_image.py --data FOLDER --encoder mobilenet_v2 --weights imagenet --output RUN
-      scripts/train_image.py --config configs/image/finetune.yaml --data FOLDER --weights FILE.safetensors
-      scripts/train_image.py --data FOLDER --encoder resnet50 --weights imagenet --train-encoder layer4
-      scripts/train_image.py --data photos.csv --columns image=file_name --encoder custom_cnn
+      python scripts/train_image.py --config configs/image/finetune.yaml --data FOLDER --weights FILE.safetensors
+      python scripts/train_image.py --data FOLDER --encoder resnet50 --weights imagenet --train-encoder layer4
+      python scripts/train_image.py --data photos.csv --columns image=file_name --encoder custom_cnn
     """
 
     data: str | None = None
@@ -107,9 +107,9 @@ class EvaluateImageOptions(PhotoSourceOptions, ScoreOptions):
     class resistor. A label that the run has no class for is refused.
 
     examples:
-      scripts/evaluate.py RUN --help      (the options of that run's task)
-      scripts/evaluate.py RUN --split validation
-      scripts/evaluate.py RUN --data FOLDER --output heldout.json --predictions heldout.csv
+      python scripts/evaluate.py RUN --help      # the options of that run's task
+      python scripts/evaluate.py RUN --split validation
+      python scripts/evaluate.py RUN --data FOLDER --output heldout.json --predictions heldout.csv
     """
 
     def __post_init__(self) -> None:
@@ -121,8 +121,8 @@ class PredictImageOptions:
     """Classify photos with a trained run.
 
     examples:
-      scripts/predict_image.py --run RUN --image photo.jpg
-      scripts/predict_image.py --run RUN --image FOLDER --output classes.csv
+      python scripts/predict_image.py --run RUN --image photo.jpg
+      python scripts/predict_image.py --run RUN --image FOLDER --output classes.csv
     """
 
     run: str

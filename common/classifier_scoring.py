@@ -35,6 +35,7 @@ from common.runs import (
 )
 from common.splits import check_overlap, describe
 from common.tables import error_table, split_table
+from common.terminal import say_result
 from common.training import Scores, evaluate, make_accelerator
 
 
@@ -179,6 +180,7 @@ def evaluate_run(options: EvaluateImageOptions) -> dict[str, Any]:
             write_json(Path(options.output), metrics)
         tables = [split_table(metrics, by="by_class"), "", error_table(metrics)]
         print("\n".join([*tables, "", f"scored: {directory}", *notes]), flush=True)
+        say_result(run=run, checkpoint=directory, metrics=metrics)
     return metrics
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from common.batches import check_shares
 from common.classifier import ImageClassifier, ImageClassifierConfig
 from common.classifier_batches import ImageBatches
+from common.classifier_data import ImageData
 from common.classifier_options import TrainImageOptions
 from common.classifier_predict import load_classifier
 from common.classifier_scoring import (
@@ -30,6 +31,7 @@ from common.classifier_scoring import (
 from common.features import PhotoViews
 from common.heads import original_weights
 from common.runs import cache_directory, main_first
+from common.terminal import script
 from common.training_runs import (
     Parts,
     encoder_note,
@@ -39,6 +41,7 @@ from common.training_runs import (
     settle_random,
     train_task,
 )
+from common.training_words import classes_note, data_note
 from common.weights import load_head
 
 
@@ -97,8 +100,7 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
 
         draw_split(model, scored[split], said, run, split)
 
-    more = " …" if len(data.classes) > 12 else ""
-    notes = [*data.notes, f"classes: {len(data.classes)} ({', '.join(data.classes[:12])}{more})"]
+    notes = [*data.notes, classes_note(data.classes, {name: data.splits[name]["label"][:] for name in there})]
     notes += [encoder_note(options, encoder), _head_note(options)]
     return Parts(
         title="image classification",
@@ -114,10 +116,8 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
         examples=None,  # `draw` shows photos of every split
         trained_on=trained_on(rows),
         notes=notes,
-        next_steps=[
-            "python scripts/evaluate.py RUN --data FOLDER",
-            "python scripts/predict_image.py --run RUN --image PHOTO",
-        ],
+        data=data_note(options, "photos"),
+        next_steps=lambda run: _next_commands(run, data),
         by="by_class",
         missing=[name for name in scored_splits(options) if name not in data.splits],
     )
@@ -137,3 +137,12 @@ def _head_note(options: TrainImageOptions) -> str:
     views = f"; {options.views} views ({', '.join(options.augment)})" if options.augment and options.views > 1 else ""
     views = views or (f"; training views vary {', '.join(options.augment)}" if options.augment else "")
     return f"head: of the grid {cells}, then linear{probe}{views}"
+
+
+def _next_commands(run: Path, data: ImageData) -> list[tuple[str, str]]:
+    split = "test" if "test" in data.splits else "validation"
+    photo = data.splits["validation"][0]["image"]
+    return [
+        ("classify a photo", script("predict_image", "--run", run, "--image", photo)),
+        ("score it again; --data FOLDER for other photos", script("evaluate", run, "--split", split)),
+    ]

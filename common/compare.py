@@ -20,6 +20,7 @@ from common.predictions import Aligned, align, read_scored
 from common.runs import read_run, refuse_existing, typed_command, write_json, write_text
 from common.statistics import smallest_p, wilson
 from common.tables import markdown
+from common.terminal import say_result
 
 _NAMES = ("A", "B")
 # Options that say where a run lies and what it cost, not what was trained.
@@ -60,6 +61,7 @@ def compare_runs(options: CompareOptions) -> Evidence:
         title = f"# {first[0].path.name} against {second[0].path.name}"
         write_text(Path(options.output), f"{title}\n\n```\n{typed_command()}\n```\n\n{text}\n")
     print(text, flush=True)
+    say_result(**_as_json(options.split, (first, second), scored, found))
     return found
 
 

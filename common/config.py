@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from common.completion import PrintCompletion, suggest
 from common.errors import UserError
 from common.files import read_text, write_whole
 from common.yaml_files import MOST_BYTES, parse_yaml
@@ -157,6 +158,11 @@ def _parser(cls: type) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        help="print what completes this command's options in that shell, and leave (README: In a terminal)",
+    )
     groups: dict[type, argparse._ArgumentGroup] = {}
     for name, info in cls.__pydantic_fields__.items():
         owner = next(base for base in reversed(cls.__mro__) if name in getattr(base, "__annotations__", {}))
@@ -177,10 +183,12 @@ def _declares(base: type, name: str) -> bool:
 def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldInfo, description: str) -> None:
     """One field as one argument. Values stay text here: pydantic turns them into their types, as it does YAML's."""
     default = info.get_default(call_default_factory=True)
-    shown = "" if default is None or info.is_required() else f" (default: {_show(default)})"
+    shown = "" if default is None else f" (default: {_show(default)})"
+    shown = " (required)" if info.is_required() else shown
     text = (" ".join(description.split()) + shown).replace("%", "%%")
     kind, optional = _plain_type(info.annotation)
     keywords: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+    item, choices = kind, ()
     if kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction
     else:
@@ -195,7 +203,7 @@ def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldI
     if (info.json_schema_extra or {}).get("positional"):
         group.add_argument(name, **({k: v for k, v in keywords.items() if k != "default"} | {"metavar": name.upper()}))
         return
-    group.add_argument(flag(name), dest=name, **keywords)
+    suggest(group.add_argument(flag(name), dest=name, **keywords), choices, files=item is str)
     if "_" in name:  # the spelling of the YAML files works too, but is not shown
         group.add_argument(f"--{name}", dest=name, **keywords | {"help": argparse.SUPPRESS})
 

@@ -31,6 +31,7 @@ from common.runs import (
 )
 from common.splits import Rows
 from common.tables import markdown
+from common.terminal import say_result
 
 RULES: dict[str, Callable[[str, Sequence[str]], list[int]]] = {"starts with": starting, "exact": exact}
 _TOP = 5
@@ -77,6 +78,7 @@ def evaluate_encoder(options: EvaluateEncoderOptions) -> Path:
     write_json(output / "table.json", found)
     release(output)
     print("\n".join([table, "", *notes, f"everything is in {output}"]), flush=True)
+    say_result(output=output, **found)
     return output
 
 

@@ -22,9 +22,9 @@ class EvaluateEncoderOptions(PhotoSourceOptions):
     no class's name starts with is listed, and its photos are counted apart.
 
     examples:
-      scripts/evaluate_encoder.py --data FOLDER --encoder alexnet --weights imagenet
-      scripts/evaluate_encoder.py --data FOLDER --weights mobilenet_v2.safetensors --output runs/top-k
-      scripts/evaluate_encoder.py --data FOLDER --encoder alexnet --second-encoder googlenet
+      python scripts/evaluate_encoder.py --data FOLDER --encoder alexnet --weights imagenet
+      python scripts/evaluate_encoder.py --data FOLDER --weights mobilenet_v2.safetensors --output runs/top-k
+      python scripts/evaluate_encoder.py --data FOLDER --encoder alexnet --second-encoder googlenet
     """
 
     resume: ClassVar[bool] = False  # there is nothing to go on with

@@ -43,7 +43,7 @@ def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_whole` does, Vietnamese as it is written. NaN, such as a mean over nothing, becomes null."""
-    text = json.dumps(_finite(value), ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(finite(value), ensure_ascii=False, indent=1) + "\n"
     write_whole(path, lambda file: file.write(text))
 
 
@@ -109,10 +109,10 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value` with null for what Python would write as `NaN` or `Infinity`, which is no JSON."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -34,6 +34,7 @@ from common.letters_options import R3_GIVEN, LettersOptions
 from common.recurrent import Recurrent, time_mask
 from common.runs import choose_output, open_run, release, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
+from common.terminal import say_result
 
 R3_LOSSES = dict(
     zip(
@@ -168,6 +169,7 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
         write_json(run / "metrics.json", {"train": letter_metrics(rows, losses[-1])})  # last: the run is finished
         release(run)
         print(f"\neverything is in {run}")
+    say_result(run=run, **found)
     return found
 
 
@@ -199,7 +201,7 @@ def letter_metrics(rows: Sequence[Mapping[str, Any]], loss: float) -> dict[str, 
 
 def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -> None:
     """The loss after every epoch, and what was reported of some as rings."""
-    from common.plots import TRAIN, VALIDATION, plt, save_figure  # matplotlib is slow to load
+    from common.drawing import TRAIN, VALIDATION, plt, save_figure  # matplotlib is slow to load
 
     figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
     axis.plot(range(len(losses)), losses, color=TRAIN, marker="." if len(losses) < 20 else None, label="measured")
@@ -208,7 +210,7 @@ def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -
         axis.plot(rings.keys(), rings.values(), "o", markerfacecolor="none", color=VALIDATION, label="reported (R3)")
         axis.legend(frameon=False)
     axis.set(xlabel="epoch", ylabel="cross-entropy per letter", ylim=(0, None))
-    save_figure(figure, path)
+    save_figure(figure, path, with_svg=True)
 
 
 def _shown_epochs(epochs: int) -> list[int]:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from PIL import Image
 
-from common.plots import ACCENT, RIGHT, WRONG, save_figure
+from common.drawing import ACCENT, RIGHT, WRONG, plt, save_figure
 
 _SIDE = 360  # pixels of a photo on the sheet, and in memory until it is drawn
 _BAR = 0.2  # height of a bar with its label, inches
@@ -49,7 +48,7 @@ def draw_ranked(
     networks: Sequence[str] = (),
     side: float = 1.6,
 ) -> None:
-    """A row of photos under each heading of `rows`, each photo with its bars.
+    """A row of photos under each heading of `rows`, each photo with its bars, as PNG and SVG.
 
     A right class is blue, a wrong first guess vermilion, other wrong ones grey. With several `networks`, their bars
     stand one below the other, named. A photo is `side` inches high.
@@ -71,10 +70,10 @@ def draw_ranked(
             axis.axis("off")
         for column, ranked in enumerate(photos):
             axes[0, column].imshow(ranked.photo)
-            axes[0, column].set_title(_short(ranked.title), fontsize=8)
+            axes[0, column].set_title(_short(ranked.title), fontsize=9)
             for panel, guesses in enumerate(ranked.guesses):
                 _draw_bars(axes[1 + panel, column], guesses, networks[panel] if networks else "")
-    save_figure(figure, path)
+    save_figure(figure, path, with_svg=True)
 
 
 def _draw_bars(axis: plt.Axes, guesses: Sequence[Guess], network: str) -> None:
@@ -82,10 +81,10 @@ def _draw_bars(axis: plt.Axes, guesses: Sequence[Guess], network: str) -> None:
         colour = RIGHT if guess.right else WRONG if place == 0 else "0.6"
         axis.barh(place, max(guess.probability, 0.004), color=colour, alpha=0.4, height=0.85)
         text = f"{guess.probability:.0%} {_short(guess.name)}"
-        axis.text(0.01, place, text, fontsize=7, va="center", weight="bold" if guess.right else "normal")
+        axis.text(0.01, place, text, fontsize=8, va="center", weight="bold" if guess.right else "normal")
     axis.set(xlim=(0, 1), ylim=(len(guesses) - 0.4, -0.6))
     if network:
-        axis.set_title(network, fontsize=7, color="0.35", loc="left", pad=1)
+        axis.set_title(network, fontsize=8, color="0.35", loc="left", pad=1)
 
 
 def _short(text: str, most: int = 26) -> str:

@@ -249,7 +249,9 @@ def write_report(
     table = "\n\n".join(filter(None, (split_table(metrics, by=by), error_table(metrics))))
     lines = [f"# {title}", "", "```", command, "```", "", table, "", *[f"- {note}" for note in notes], ""]
     if (run / "curves.png").exists():
-        lines += ["![loss and accuracy per epoch](curves.png)", ""]
+        lines += ["Each picture is there as SVG, too.", "", "![loss and accuracy per epoch](curves.png)", ""]
+    for path in sorted(run.glob("accuracy-*.png")):
+        lines += [f"![accuracy {by.replace('_', ' ')}, {path.stem.removeprefix('accuracy-')}]({path.name})", ""]
     for path in sorted(run.glob("confusion-*.png")):
         lines += [f"![predicted against gold, {path.stem.removeprefix('confusion-')}]({path.name})", ""]
     if (run / "examples.png").exists():

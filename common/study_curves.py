@@ -1,7 +1,7 @@
 """Curves of all runs of a study in one picture: how every cell learned, seed by seed.
 
 Belongs here: drawing. Histories are read in `common/study_values.py`; the curves of one run, and what all pictures
-share, are in `common/plots.py`.
+share, are in `common/plots.py` and `common/drawing.py`.
 """
 
 import math
@@ -15,7 +15,7 @@ History = Sequence[Mapping[str, Any]]  # a row per epoch
 _SPLITS = ("train", "validation")
 _FIGURES = ("accuracy", "loss")
 _DASHES: dict[str, Any] = {"train": (0, (3, 1)), "validation": "-"}  # told apart in print, too
-_COLUMNS = 4  # of cells
+_COLUMNS = 3  # of cells
 _CELL = (3.3, 3.6)  # inches of a cell with its two panels
 _PANELS = {"accuracy": (0.3, 1.25), "loss": (1.75, 1.25)}  # inches from the cell's top, and height
 _OUTLIERS = 0.02  # part of the losses, the highest, for which the others are not flattened
@@ -33,7 +33,7 @@ def draw_runs(cells: Mapping[str, Sequence[History]], path: Path, *, title: str)
     the figures of training and validation are left out, and so is a cell that has no other. Returns whether there was
     anything to draw.
     """
-    from common.plots import TRAIN, VALIDATION, axes_at, fit_text, plt, save_figure
+    from common.drawing import TRAIN, VALIDATION, axes_at, fit_text, plt, save_figure
 
     drawn = {name: [history for history in histories if _complete(history)] for name, histories in cells.items()}
     drawn = {name: histories for name, histories in drawn.items() if histories}
@@ -68,7 +68,7 @@ def draw_runs(cells: Mapping[str, Sequence[History]], path: Path, *, title: str)
             panel.frame(figure, last=figure == _FIGURES[-1])
             for split, colour in zip(_SPLITS, (TRAIN, VALIDATION), strict=True):
                 _draw_seeds(panel, histories, f"{split}_{figure}", color=colour, linestyle=_DASHES[split])
-    save_figure(plane.figure, path)
+    save_figure(plane.figure, path, with_svg=True)
     return True
 
 

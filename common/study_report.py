@@ -136,7 +136,8 @@ def _forget_others(out: Path) -> None:
     same = re.compile(re.escape(re.sub(r"\d+\.png$", "", out.name)) + r"\d+\.png")
     for path in out.parent.glob("confusion-*.png"):
         if path != out and same.fullmatch(path.name):
-            path.unlink()
+            for old in (path, path.with_suffix(".svg")):
+                old.unlink(missing_ok=True)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from common.study_options import Assigned, cell_options, left_out_note
 from common.study_processes import Executor, Processes, run_all
 from common.study_start import Run
 from common.study_tables import write_tables
+from common.terminal import say_result
 
 _PATHS = (
     "data",
@@ -101,6 +102,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
     )
     print(f"\n{table}\n\neverything is in {output}; {output / 'report.html'} shows it", flush=True)
+    say_result(output=output, table=output / "table.json", report=output / "report.html", failed=failed)
     if failed:
         print(f"\n{len(failed)} failed; the same command tries them again:", file=sys.stderr)
         for name, why in failed.items():

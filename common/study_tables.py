@@ -157,7 +157,7 @@ def draw_bars(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, m
     """A bar per cell with what was measured (mean, and deviation over the seeds), and what was reported as a ring."""
     from matplotlib.patheffects import withStroke  # matplotlib is slow to load
 
-    from common.plots import TRAIN, VALIDATION, plt, save_figure
+    from common.drawing import TRAIN, VALIDATION, plt, save_figure
 
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.38 * len(entries)), layout="constrained")
     for place, entry in enumerate(entries):
@@ -171,12 +171,12 @@ def draw_bars(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, m
             ring = {"marker": "o", "markersize": 9, "markeredgewidth": 2, "markerfacecolor": "none"}
             value = entry["reported"][metric]
             axis.plot(value, place, linestyle="", color=VALIDATION, label="reported", clip_on=False, **ring)
-    axis.set_yticks(range(len(entries)), [entry["name"].replace("$", r"\$") for entry in entries])
+    axis.set_yticks(range(len(entries)), [entry["name"] for entry in entries])
     axis.invert_yaxis()
-    axis.set(xlabel=metric, xlim=(0, None), title=title.replace("$", r"\$"))
+    axis.set(xlabel=metric, xlim=(0, None), title=title)
     by_label = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(by_label.values(), by_label.keys(), frameon=False, loc="outside lower right", ncols=2)
-    save_figure(figure, path)
+    save_figure(figure, path, with_svg=True)
 
 
 def _entry(cell: Cell, measured: Mapping[int, Measured], asked: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from common.optimisation import make_averaged, make_optimizer, make_schedule, mo
 from common.options import TrainingOptions
 from common.progress import Progress, State
 from common.streams import Stream
+from common.terminal import live, training_bar
 from common.watch import Watch
 
 _SHARED_OUT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -133,17 +134,17 @@ def fit(
         state.write_history()
 
     first = progress.epoch + 1
-    bar = tqdm(
+    bar = training_bar(
         total=options.epochs * steps,
         initial=progress.epoch * steps + progress.step,
-        unit="step",
-        disable=None if accelerator.is_main_process else True,
+        shown=accelerator.is_main_process,
     )
     with Stop() as stop:
         watch = Watch(state, stop, minutes=options.checkpoint_minutes, steps=steps)
         while progress.epoch < options.epochs and not (options.patience and progress.waited >= options.patience):
             epoch = progress.epoch + 1
             watch.start_epoch()
+            bar.set_description(f"epoch {epoch}/{options.epochs}", refresh=False)
             if total is None:
                 set_seed(_epoch_seed(seed, epoch, rank))
                 total = torch.zeros(3)
@@ -178,6 +179,7 @@ def fit(
             )
             total = None
             _synchronise_buffers(state.scored, accelerator)
+            bar.set_description(f"epoch {epoch}/{options.epochs}, validation")
             scores = evaluate(
                 state.scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator
             )
@@ -267,7 +269,8 @@ def train_one_epoch(
             averaged.update_parameters(accelerator.unwrap_model(model))
         if moves_per_step(options):
             schedule.step()
-        bar.update()
+        if bar.update():  # it was drawn
+            bar.set_postfix_str(live(*total.tolist()), refresh=False)
         watch.after_step(lost, total)
     watch.end_steps()
     loss_sum, right, samples = accelerator.reduce(total, "sum").tolist()

@@ -42,7 +42,9 @@ from common.runs import (
     write_text,
 )
 from common.settling import settle
+from common.terminal import ending, for_people
 from common.training import Scores, fit, make_accelerator
+from common.training_words import compare_steps, start_block
 
 _MAY_CHANGE = {
     *"config output resume overwrite epochs patience test score score_train timed".split(),
@@ -79,8 +81,10 @@ class Parts:
     """fingerprints of the training split, so that scoring it later is refused"""
     notes: list[str]
     """lines for a person"""
-    next_steps: Sequence[str]
-    """commands to try next, with RUN for the run directory"""
+    data: str
+    """where they are from, for a person"""
+    next_steps: Callable[[Path], Sequence[tuple[str, str]]]
+    """commands to try next with a run, each with what it is for"""
     trained_in: Path | None = None
     """a finished run that was trained alike: its history and its checkpoint are taken, nothing is trained"""
     auxiliary: float = 0.0
@@ -129,7 +133,7 @@ def _train(
     on_main(accelerator, lambda: open_run(run, options, **about))
     if accelerator.is_main_process:
         write_json(run / "trained-on.json", parts.trained_on)
-        print(_start_block(options, parts, accelerator, run), flush=True)
+        print(start_block(options, parts, accelerator, run), flush=True)
     if options.tracker != "none":
         accelerator.project_configuration.set_directories(str(run))
         accelerator.project_configuration.logging_dir = str(run)
@@ -160,12 +164,13 @@ def _train(
         if accelerator.is_main_process:
             said[split] = parts.predictions(split, scores)
             write_csv(run / f"predictions-{split}.csv", said[split])
+            about = {"by": parts.by, "title": f"{run.name}: {split}"}
+            not_drawn += _draw(f"accuracy-{split}.png", _bars, metrics[split], run / f"accuracy-{split}.png", about)
             not_drawn += _draw(f"the pictures of {split}", parts.draw, said[split], run, split)
     if accelerator.is_main_process:
-        from common.plots import draw_curves  # draws, with matplotlib, which is slow to load
-
-        not_drawn += _draw("curves.png", draw_curves, history, run / "curves.png")
-        (run / "examples.png").unlink(missing_ok=True)  # of what was scored before, where a finished run is resumed
+        not_drawn += _draw("curves.png", _curves, history, run / "curves.png", run.name)
+        for old in (run / "examples.png", run / "examples.svg"):
+            old.unlink(missing_ok=True)  # of what was scored before, where a finished run is resumed
         if parts.examples is not None:
             split = "test" if "test" in said else "validation"
             not_drawn += _draw("examples.png", parts.examples, said[split], run / "examples.png", split)
@@ -180,8 +185,9 @@ def _train(
         title = f"{parts.title}: run {run.name}"
         table = write_report(run, title=title, command=typed_command(), notes=notes, metrics=metrics, by=parts.by)
         write_json(run / "metrics.json", metrics)  # last: a run that has it is finished
-        steps = "\n".join(f"  {step.replace('RUN', str(run))}" for step in parts.next_steps)
-        print(f"\n{table}\n\n{notes[0]}; everything is in {run}\nnext:\n{steps}", flush=True)
+        steps = [*parts.next_steps(run), *compare_steps(run, task, options)] if for_people() else []
+        told = f"\n{table}\n\n{notes[0]}\neverything is in {run}: {', '.join(_to_look_at(run))}"
+        print(ending(told, steps=steps, result={"run": run, "task": task, "metrics": metrics}), flush=True)
     accelerator.end_training()
     return run
 
@@ -201,6 +207,22 @@ def _draw(name: str, draw: Callable[..., None], *given: Any) -> list[str]:
     except Exception as error:  # whatever it is: the figures are there, and are about to be written
         return [f"{name} could not be drawn: {reason(error)}"]
     return []
+
+
+def _bars(figures: Mapping[str, Any], path: Path, about: Mapping[str, str]) -> None:
+    from common.accuracy_bars import draw_accuracies  # draws, with matplotlib, which is slow to load
+
+    draw_accuracies(figures, path, **about)
+
+
+def _curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    from common.plots import draw_curves
+
+    draw_curves(history, path, title=title)
+
+
+def _to_look_at(run: Path) -> list[str]:
+    return ["report.md", *sorted(path.name for path in run.glob("*.png"))]
 
 
 def scored_splits(options: Any) -> list[str]:
@@ -283,15 +305,3 @@ def _take_training(trained: Path, run: Path, score: str) -> list[dict[str, Any]]
         run / "checkpoints" / score, lambda directory: shutil.copytree(source, directory, dirs_exist_ok=True)
     )
     return [json.loads(line) for line in text.splitlines()]
-
-
-def _start_block(options: Any, parts: Parts, accelerator: Accelerator, run: Path) -> str:
-    total, trained = count_parameters(parts.model)
-    lines = [
-        f"Hỏi Ảnh: {parts.title}",
-        *parts.notes,
-        f"parameters: {trained:,} trained, {total - trained:,} frozen",
-        f"device: {accelerator.device.type}, {accelerator.num_processes} process(es), precision {options.precision}",
-        f"run: {run}",
-    ]
-    return "\n".join(lines)

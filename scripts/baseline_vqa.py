@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Baselines of visual question answering: `python scripts/baseline_vqa.py --baseline majority`; `--help` lists more."""
 
 from common.config import parse

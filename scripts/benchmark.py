@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure side by side what loading, extraction and training cost: `python scripts/benchmark.py --output FILE.json`."""
 
 from common.benchmark_options import BenchmarkOptions

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Compare runs from their saved predictions: `python scripts/compare_runs.py RUN RUN`."""
 
 from common.compare_options import CompareOptions

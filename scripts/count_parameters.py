@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Count the parameters of networks, layer by layer: `python scripts/count_parameters.py alexnet_original alexnet`."""
 
 from common.config import parse

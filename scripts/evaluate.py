@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Score a trained run again: `python scripts/evaluate.py RUN --data FILE --output OUT.json`."""
 
 from importlib import import_module

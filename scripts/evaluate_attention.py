@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Score where a trained run looks: `python scripts/evaluate_attention.py RUN --output FILE.json --picture FILE.png`."""
 
 from common.config import parse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Top-k error of a pretrained classifier: `python scripts/evaluate_encoder.py --data FOLDER --encoder alexnet`."""
 
 from common.config import parse

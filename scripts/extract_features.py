@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write a source's frozen features as one file: `python scripts/extract_features.py --data FOLDER --output FILE`."""
 
 from common.config import parse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Classify photos with a trained run: `python scripts/predict_image.py --run RUN --image photo.jpg`."""
 
 from common.classifier_options import PredictImageOptions

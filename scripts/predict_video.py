@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Classify clips with a trained run: `python scripts/predict_video.py --run RUN --video clip.avi`."""
 
 from common.config import parse

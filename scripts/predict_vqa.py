@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Ask a trained run: `python scripts/predict_vqa.py --run RUN --image photo.jpg --question "món này là món gì"`."""
 
 from common.config import parse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Run a study, a grid of trainings with several seeds, into one table: `python scripts/run_study.py STUDY.yaml`."""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Show what a leak is worth, the random against the group split: `python scripts/show_leak.py --data FOLDER`."""
 
 from common.config import parse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train a classifier of photos: `accelerate launch scripts/train_image.py --data FOLDER`; `--help` lists more."""
 
 from common.classifier_options import TrainImageOptions

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train a recurrent net to write words letter by letter (report R3): `python scripts/train_letters.py`."""
 
 from common.config import parse

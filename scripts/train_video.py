@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train a classifier of short clips: `accelerate launch scripts/train_video.py`; `--help` lists the options."""
 
 from common.config import parse

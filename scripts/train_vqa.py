@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train visual question answering: `accelerate launch scripts/train_vqa.py --attention`; `--help` lists the options."""
 
 from common.config import parse

@@ -65,6 +65,7 @@ def test_two_runs_by_hand(tmp_path, capsys):
     assert "cannot be told from zero: +50.0 points [" in printed and "p = 0.19 (sign-flip of 6 groups)" in printed
     assert "6 groups are few" in printed and "McNemar's test is as if" in printed
     saved = json.loads(output.read_text(encoding="utf-8"))
+    assert json.loads(printed.splitlines()[-1]) == saved  # for programs
     assert saved["options"] == {"attention": [True, False]} and saved["finding"] in printed
     assert saved["interval"] == pytest.approx(list(found.interval)) and saved["sign_flip"] == {
         "groups": found.p_samples,
@@ -86,7 +87,7 @@ def test_one_way_of_training_is_better_than_another(tmp_path, capsys):
     assert "cannot be told from zero" in printed and "other samples could turn the difference round" in printed
     assert "- sign-flip of the 6 groups, seeds taken together: p = 0.25" in printed
     text = (tmp_path / "o.md").read_text(encoding="utf-8")
-    assert text.startswith("# a0 against b0\n") and printed.strip() in text
+    assert text.startswith("# a0 against b0\n") and printed.rpartition("\n{")[0].strip() in text
     for path in (*first, *second):  # now in every photo
         write_run(path, "+-" * 5 + "--" if path in second else "++" * 6, seed=int(path.name[1]))
     compare(*first, "--against", *second)

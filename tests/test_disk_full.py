@@ -22,11 +22,11 @@ from video_helpers import write_clip
 from common import features, photos, runs, settling
 from common.checkpoints import save_state, whole_directory, write_directory
 from common.config import write_options
+from common.drawing import plt, save_figure
 from common.encoders import build_encoder
 from common.errors import UserError, command
 from common.features import FeatureStore, PhotoViews, cached_features
 from common.images import Preprocessing, content_hash
-from common.plots import plt, save_figure
 from common.runs import write_csv, write_json, write_text
 from common.training import make_accelerator
 from video.motions import embedded_motions

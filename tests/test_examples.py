@@ -141,7 +141,7 @@ def test_the_sheet_of_a_run_as_a_command(run, run_script, tmp_path):
 def drawn(monkeypatch, *arguments: object) -> list:
     """The rows that would be drawn."""
     kept = []
-    monkeypatch.setattr("common.plots.draw_answers", lambda rows, path, title: kept.append((rows, title)))
+    monkeypatch.setattr("common.plots.draw_answers", lambda rows, path, title, **_: kept.append((rows, title)))
     show(*arguments)
     return kept[0]
 
@@ -240,7 +240,7 @@ def test_a_run_leaves_examples_by_itself(run, tmp_path, monkeypatch):
     assert "](examples.png)" in (run / "report.md").read_text(encoding="utf-8")
     rows, _ = drawn(monkeypatch, "--run", run, "--examples", tmp_path / "x.png", "--per-type", 3)
     wanted = [(row.heading, [(a.caption, a.predicted) for a in row.answers]) for row in rows]
-    monkeypatch.setattr("common.plots.draw_answers", lambda rows, out, *, title: sheets.append((rows, title)))
+    monkeypatch.setattr("common.plots.draw_answers", lambda rows, out, *, title, **_: sheets.append((rows, title)))
     sheets: list = []
     again = shutil.copytree(run, tmp_path / "again")
     train(

@@ -22,7 +22,7 @@ SCRIPTS = ["train_vqa.py", "evaluate.py", "predict_vqa.py", "baseline_vqa.py", "
 SCRIPTS += ["train_video.py", "predict_video.py", "show_leak.py", "extract_features.py", "compare_runs.py"]
 SCRIPTS += ["count_parameters.py", "train_letters.py"]
 SCRIPTS += ["train_image.py", "predict_image.py", "evaluate_encoder.py", "evaluate_attention.py"]
-MOST_LINES = 25  # of a script
+MOST_LINES = 26  # of a script
 
 
 def imports(path: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """Confusion matrices counted by hand, and pictures: no label over another, none cut off, no letter missing."""
 
+import unicodedata
 import warnings
 from itertools import combinations
 
@@ -10,7 +11,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from common import plots
+from common.accuracy_bars import draw_accuracies
 from common.confusion import confusions
+from common.drawing import save_figure
 from common.errors import UserError
 from common.plots import Shown, ShownRow, draw_answers, draw_confusion, draw_curves
 
@@ -89,7 +92,8 @@ def test_matrices_of_any_size_are_tidy(tmp_path, figure, suffix):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter that the font lacks
         draw_confusion(confusions(rows), path, title="lượt chạy: validation")
-    assert path.stat().st_size > 10_000 and [file.name for file in tmp_path.iterdir()] == [path.name]
+    both = {path.name, path.with_suffix(".svg").name}
+    assert path.stat().st_size > 10_000 and {file.name for file in tmp_path.iterdir()} == both
     assert_tidy(figure[0])
     texts = [text.get_text() for text in figure[0].findobj(Text)]
     assert "other (10)" in texts and "outside (1)" in texts
@@ -153,4 +157,46 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
             draw_curves(history, tmp_path / name)
     assert not list(tmp_path.iterdir())
     draw_curves(history, tmp_path / "curves.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"curves.png", "curves.svg"}
+
+
+def test_bars_are_tidy_and_say_how_sure_they_are(tmp_path, figure):
+    few = {"ngũ quả ở đâu, phở": {"accuracy": 0.25, "n": 4}, "giá $5 hay $6": {"accuracy": 1.0, "n": 3}}
+    many = few | {f"lớp {number} " + "dài " * 20: {"accuracy": number / 60, "n": 60} for number in range(60)}
+    for name, groups in (("few", few), ("many", many)):
+        n = sum(its["n"] for its in groups.values())
+        right = sum(round(its["accuracy"] * its["n"]) for its in groups.values())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figures = {"by_class": groups, "accuracy": right / n, "n": n}
+            draw_accuracies(figures, tmp_path / f"{name}.png", by="by_class", title="một lượt chạy: test")
+        assert_tidy(figure[-1])
+    (axis,) = figure[0].axes
+    lows = [tuple(line.get_xdata()) for line in axis.lines if line.get_marker() == "|"]
+    assert lows[1] == pytest.approx((0.0456, 0.6994), abs=1e-4)  # Wilson's of 1 in 4
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["giá $5 hay $6", "ngũ quả ở đâu, phở", "", "all"]
+    assert len(figure[1].axes[0].patches) == 41  # 20 highest, 20 lowest, all
+    texts = [text.get_text() for text in figure[1].findobj(Text)]
+    assert any("the 20 highest and lowest of 62 classes" in text for text in texts)
+
+
+def test_the_same_picture_is_the_same_file(tmp_path):
+    """PNG and SVG, so that a repeated run changes no file; the SVG's letters are outlines, which need no font."""
+    rows = [row("ngũ quả", "phở"), row("phở", "phở")]
+    for name in ("one", "two"):
+        draw_confusion(confusions(rows), tmp_path / f"{name}.png", title="ngũ quả ở đâu, phở")
+    for suffix in (".png", ".svg"):
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+    svg = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert "<text" not in svg and "<dc:date>" not in svg and svg.count("<use") > 20
+
+
+def test_every_vietnamese_letter_can_be_drawn(tmp_path):
+    marks = ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
+    letters = [unicodedata.normalize("NFC", vowel + mark) for vowel in "aăâeêioôơuưy" for mark in marks] + ["đ"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a glyph that is missing
+        figure = plt.figure()
+        figure.text(0, 0.5, "".join(letters + [letter.upper() for letter in letters]) + " ngũ quả ở đâu, phở")
+        save_figure(figure, tmp_path / "letters.svg")
+    assert all(len(letter) == 1 for letter in letters)

@@ -197,7 +197,7 @@ def test_what_a_run_leaves_behind(run):
         values = [row["f1"] for row in figures["by_class"].values()]
         assert figures["macro_f1"] == pytest.approx(sum(values) / len(values))
 
-    for picture in ("curves.png", "confusion-validation.png", "confusion-test.png"):
+    for picture in ("curves.png", "accuracy-test.png", "confusion-validation.png", "confusion-test.png"):
         with Image.open(run / picture) as image:
             assert min(image.size) > 100 and len(image.convert("RGB").getcolors(10**6)) > 10
     for name in CHECKPOINTS:
@@ -221,8 +221,17 @@ def test_the_first_command_needs_no_data(start, monkeypatch, cache, tmp_path, ca
     monkeypatch.setattr(video.motions, "embedded_motions", few)
     run = start(tmp_path / "run", "--epochs", 1, data=None)
     said = capsys.readouterr().out
-    for part in ("train: 16 clips", "lstm 8, last state", "first batch", "| all ", "predict_video.py --run"):
+    for part in (
+        "train: 16 clips",
+        "lstm 8, last state",
+        "first batch",
+        "| all ",
+        "motions",
+        "they cover 100.00% of validation",
+    ):
         assert part in said
+    told = json.loads(said.splitlines()[-1])
+    assert told == {"run": str(run), "task": "video", "metrics": read_json(run / "metrics.json")}
     assert read_json(run / "metrics.json")["test"]["n"] == 8
     assert evaluated(run)["test"] == read_json(run / "metrics.json")["test"]
     assert sorted(read_json(run / "metrics.json")["test"]["by_class"]) == sorted(video.motions.MOTIONS)

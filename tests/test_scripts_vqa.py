@@ -148,8 +148,11 @@ def test_the_first_command_needs_no_data(run_script, tmp_path):
     """The embedded data set, in a process of its own, and everything the run directory promises."""
     run = tmp_path / "run"
     result = run_script("scripts/train_vqa.py", "--attention", "--limit", 24, "--output", run, *SMALL)
-    for part in ("attention over: grid", "first batch", "limit: only the first 24 photos", "| all ", "predict_vqa"):
+    for part in ("attention over: grid", "first batch", "limit: only the first 24 photos", "| all ", "seed: 0"):
         assert part in result.stdout
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert told == {"run": str(run), "task": "vqa", "metrics": read_json(run / "metrics.json")}
+    assert "next:" not in result.stdout and "%|" not in result.stderr  # nobody looks
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -182,10 +185,17 @@ def test_the_first_command_needs_no_data(run_script, tmp_path):
     everything = [path for path in run.rglob("*") if path.is_file()]
     assert not [path for path in everything if path.suffix in PICKLES | {".new", ".old"}]
     assert not [path for path in everything if path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK")]
-    with Image.open(run / "curves.png") as curves:
-        assert min(curves.size) > 200
+    for name in ("curves", "accuracy-test", "confusion-test", "examples"):
+        with Image.open(run / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+        assert "<svg" in (run / f"{name}.svg").read_text(encoding="utf-8")
     report = (run / "report.md").read_text(encoding="utf-8")
-    assert "curves.png" in report and "scored: checkpoints/best_accuracy" in report and "test accuracy" in report
+    assert (
+        "curves.png" in report
+        and "](accuracy-validation.png)" in report
+        and "scored: checkpoints/best_accuracy" in report
+        and "test accuracy" in report
+    )
     assert f"{metrics['test']['accuracy']:.4f}" in report and "the ceiling of accuracy" in report
 
 

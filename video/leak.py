@@ -24,6 +24,7 @@ from common.runs import cache_directory, fingerprints, read_run, read_trained_on
 from common.statistics import wilson
 from common.study_tables import mean_and_spread, read_measured
 from common.tables import markdown
+from common.terminal import say_result
 from video.leak_options import ShowLeakOptions
 from video.options import TrainVideoOptions
 from video.scoring import load_source
@@ -86,6 +87,7 @@ def show_leak(options: ShowLeakOptions) -> dict[str, Any]:
     write_text(output / "table.md", "\n".join(["# " + found["title"], "", *lines, ""]))
     write_json(output / "table.json", found)
     print("\n".join(["", table, "", found["meaning"], *found["notes"], "", f"everything is in {output}"]), flush=True)
+    say_result(output=output, **found)
     return found
 
 

@@ -150,10 +150,10 @@ class TrainVideoOptions(
 
     examples:
       accelerate launch scripts/train_video.py
-      scripts/train_video.py --config configs/video/fight.yaml --data FOLDER --weights imagenet
-      scripts/train_video.py --data UCF_DIR --split-list 1 --classes Biking Diving --weights imagenet --pool 1
-      scripts/train_video.py --features vgg16.safetensors --index index.csv --head mean
-      scripts/train_video.py --streaming 'shards/train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
+      python scripts/train_video.py --config configs/video/fight.yaml --data FOLDER --weights imagenet
+      python scripts/train_video.py --data UCF_DIR --split-list 1 --classes Biking Diving --weights imagenet --pool 1
+      python scripts/train_video.py --features vgg16.safetensors --index index.csv --head mean
+      python scripts/train_video.py --streaming 'train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
     """
 
     classes: tuple[str, ...] = ()
@@ -239,9 +239,9 @@ class EvaluateVideoOptions(ClipSourceOptions, ScoreOptions):
     """Score a trained video run again, on its own test split or on other clips.
 
     examples:
-      scripts/evaluate.py RUN --help      (the options of that run's task)
-      scripts/evaluate.py RUN
-      scripts/evaluate.py RUN --data heldout.csv --output heldout.json
+      python scripts/evaluate.py RUN --help      # the options of that run's task
+      python scripts/evaluate.py RUN
+      python scripts/evaluate.py RUN --data heldout.csv --output heldout.json
     """
 
     def __post_init__(self) -> None:
@@ -253,9 +253,9 @@ class PredictVideoOptions:
     """Classify clips with a trained run.
 
     examples:
-      scripts/predict_video.py --run RUN --video clip.avi
-      scripts/predict_video.py --run RUN --video clip.avi --output marked.mp4
-      scripts/predict_video.py --run RUN --video FOLDER --output classes.csv
+      python scripts/predict_video.py --run RUN --video clip.avi
+      python scripts/predict_video.py --run RUN --video clip.avi --output marked.mp4
+      python scripts/predict_video.py --run RUN --video FOLDER --output classes.csv
     """
 
     run: str

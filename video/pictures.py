@@ -13,9 +13,9 @@ import torch
 from accelerate.utils import send_to_device
 from PIL import Image, ImageDraw
 
+from common.drawing import ACCENT
 from common.photo_sheets import Guess, Ranked, draw_ranked
 from common.pictures import best_and_worst
-from common.plots import ACCENT
 from video.batches import ClipBatches
 from video.frames import ClipViews
 from video.model import VideoModel

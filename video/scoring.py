@@ -31,6 +31,7 @@ from common.runs import (
 )
 from common.splits import check_overlap, describe
 from common.tables import split_table
+from common.terminal import say_result
 from common.training import Scores, evaluate, make_accelerator
 from video.batches import ClipBatches
 from video.data import VideoData, load_clips, load_video, split_keys
@@ -210,6 +211,7 @@ def evaluate_run(options: EvaluateVideoOptions) -> dict[str, Any]:
         if options.output:
             write_json(Path(options.output), metrics)
         print("\n".join([split_table(metrics, by="by_class"), "", f"scored: {directory}", *notes]), flush=True)
+        say_result(run=run, checkpoint=directory, metrics=metrics)
     return metrics
 
 

@@ -16,6 +16,7 @@ from common.batches import check_shares
 from common.errors import UserError
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
+from common.terminal import script
 from common.training import Scores
 from common.training_runs import (
     Parts,
@@ -26,7 +27,9 @@ from common.training_runs import (
     settle_random,
     train_task,
 )
+from common.training_words import classes_note, data_note
 from video.batches import ClipBatches
+from video.data import VideoData
 from video.frames import ClipViews, sampling_of
 from video.model import VideoConfig, VideoModel
 from video.options import TrainVideoOptions
@@ -133,8 +136,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         return figures
 
     keras = keras_parameters(model.head)
-    more = " …" if len(data.classes) > 12 else ""
-    notes = [*data.notes, f"classes: {len(data.classes)} ({', '.join(data.classes[:12])}{more})"]
+    notes = [*data.notes, classes_note(data.classes, {name: data.splits[name]["label"][:] for name in names})]
     notes += [f"head: {_head_note(options)}; {keras:,} parameters by Keras's count"]
     notes += (
         [_frames_note(options, sampling), encoder_note(options, encoder)]
@@ -155,7 +157,8 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         examples=examples if options.examples and source is not None else None,
         trained_on=NOT_INDEXED if rows is None else trained_on(rows),
         notes=notes,
-        next_steps=_next_commands(options),
+        data=data_note(options, "motions (video/motions)"),
+        next_steps=lambda run: _next_commands(run, options, data),
         by="by_class",
         figures={"keras_parameters": keras},
     )
@@ -182,7 +185,11 @@ def _frames_note(options: TrainVideoOptions, sampling: Sampling) -> str:
     return f"frames: {sampling.kind}, {sampling.frames} a clip, short clips: {sampling.short}{varied}"
 
 
-def _next_commands(options: TrainVideoOptions) -> list[str]:
-    if options.features is not None:
-        return ["python scripts/evaluate.py RUN --features FILE --index INDEX.csv"]
-    return ["python scripts/evaluate.py RUN --data FILE.csv", "python scripts/predict_video.py --run RUN --video CLIP"]
+def _next_commands(run: Path, options: TrainVideoOptions, data: VideoData) -> list[tuple[str, str]]:
+    other = "--data FILE.csv for other clips" if options.features is None else "--features FILE --index CSV for others"
+    split = "test" if options.test else "validation"
+    steps = [(f"score it again; {other}", script("evaluate", run, "--split", split))]
+    if options.features is None:
+        asked = ("--run", run, "--video", data.splits["validation"][0]["path"], "--output", run / "marked.mp4")
+        steps.insert(0, ("classify a clip, and mark it with what it is taken for", script("predict_video", *asked)))
+    return steps

@@ -20,9 +20,9 @@ class BaselineOptions:
     Splits, spelling and answers are those of scripts/train_vqa.py; no photo is looked at. It leaves a run directory.
 
     examples:
-      scripts/baseline_vqa.py --baseline majority --data FOLDER
-      scripts/baseline_vqa.py --baseline tfidf_svm --data FOLDER --segmentation syllable
-      scripts/baseline_vqa.py --baseline lookup --data FOLDER --allow-leaky-split --fit-validation
+      python scripts/baseline_vqa.py --baseline majority --data FOLDER
+      python scripts/baseline_vqa.py --baseline tfidf_svm --data FOLDER --segmentation syllable
+      python scripts/baseline_vqa.py --baseline lookup --data FOLDER --allow-leaky-split --fit-validation
     """
 
     # What loading and opening a run ask of a training run's options, and what is the same in every baseline.

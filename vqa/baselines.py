@@ -34,6 +34,7 @@ from common.runs import (
     write_json,
     write_report,
 )
+from common.terminal import say_result
 from common.training import Scores
 from vqa.answers import AnswerVocabulary
 from vqa.baseline_options import BaselineOptions
@@ -95,6 +96,7 @@ def run_baseline(options: BaselineOptions) -> Path:
     write_json(run / "metrics.json", metrics)  # last: a run that has it is whole
     release(run)
     print("\n".join([f"baseline: {options.baseline}", *notes, "", table, "", f"everything is in {run}"]), flush=True)
+    say_result(run=run, task="vqa-baseline", metrics=metrics)
     return run
 
 

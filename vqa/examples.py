@@ -168,10 +168,11 @@ def draw_examples(
     *,
     per_type: int,
 ) -> None:
-    """The same sheet of a run that ends now: `said` are the rows of its predictions, `photos` is id → file."""
+    """The same sheet of a run that ends now, PNG and SVG: `said` are its predictions' rows, `photos` is id → file."""
     chosen = typical(said, per_type)
     paths = [photos[row["id"]] for row in _picked(chosen)]
-    _draw_sheet(answerer, chosen, paths, out, title=f"{out.resolve().parent.name}, {split}", of=said)
+    title = f"{out.resolve().parent.name}, {split}"
+    _draw_sheet(answerer, chosen, paths, out, title=title, of=said, with_svg=True)
 
 
 def _picked(chosen: Sequence[Typical]) -> list[dict[str, Any]]:
@@ -186,6 +187,7 @@ def _draw_sheet(
     *,
     title: str,
     of: Sequence[Mapping[str, Any]],
+    with_svg: bool = False,
 ) -> None:
     """Draw what was chosen of the predictions `of`; `paths` are the photos of what is picked, in order."""
     from common.plots import ShownRow, draw_answers
@@ -203,7 +205,7 @@ def _draw_sheet(
     if "grid" in answerer.model.config.attends:
         cropped = answerer.processor.preprocessing.resize == "crop"
         over = "; bright: where it looked" + ("; the edge was cropped away" if cropped else "")
-    draw_answers(rows, out, title=f"{title}{types}: typical answers{over}")
+    draw_answers(rows, out, title=f"{title}{types}: typical answers{over}", with_svg=with_svg)
 
 
 def read_predictions(run: Path, split: str) -> list[dict[str, Any]]:

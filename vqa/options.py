@@ -182,7 +182,7 @@ class TrainVqaOptions(
       accelerate launch scripts/train_vqa.py --config configs/vqa/food.yaml --data FOLDER --weights imagenet
       accelerate launch scripts/train_vqa.py --output runs/mine --resume
       ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train_vqa.py --no-attention
-      scripts/train_vqa.py --streaming 'shards/train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
+      python scripts/train_vqa.py --streaming 'shards/train-*.tar' --stream-steps 1000 --data FOLDER --weights imagenet
     """
 
     def __post_init__(self) -> None:
@@ -197,11 +197,11 @@ class PredictVqaOptions(VqaSourceOptions):
     """Answer Vietnamese questions about photos with a trained run, or show how it answered those it was scored on.
 
     examples:
-      scripts/predict_vqa.py --run RUN --image photo.jpg --question "món này là món gì"
-      scripts/predict_vqa.py --run RUN --image photo.jpg --question "..." --attention-map where.png
-      scripts/predict_vqa.py --run RUN --input questions.csv --output answers.csv
-      scripts/predict_vqa.py --run RUN --input FOLDER --question "đây là món gì" --output answers.csv
-      scripts/predict_vqa.py --run RUN --examples sheet.png --split test
+      python scripts/predict_vqa.py --run RUN --image photo.jpg --question "món này là món gì"
+      python scripts/predict_vqa.py --run RUN --image photo.jpg --question "..." --attention-map where.png
+      python scripts/predict_vqa.py --run RUN --input questions.csv --output answers.csv
+      python scripts/predict_vqa.py --run RUN --input FOLDER --question "đây là món gì" --output answers.csv
+      python scripts/predict_vqa.py --run RUN --examples sheet.png --split test
     """
 
     run: str
@@ -261,10 +261,10 @@ class EvaluateOptions(VqaSourceOptions, ScoreOptions):
     """Score a trained run again, on its own test split or on another file.
 
     examples:
-      scripts/evaluate.py RUN --help      (the options of that run's task)
-      scripts/evaluate.py RUN
-      scripts/evaluate.py RUN --data heldout.csv --output heldout.json
-      scripts/evaluate.py RUN --shuffled-images
+      python scripts/evaluate.py RUN --help      # the options of that run's task
+      python scripts/evaluate.py RUN
+      python scripts/evaluate.py RUN --data heldout.csv --output heldout.json
+      python scripts/evaluate.py RUN --shuffled-images
     """
 
     shuffled_images: bool = False

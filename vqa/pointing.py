@@ -25,6 +25,7 @@ from common.errors import UserError
 from common.images import read_image, shown_box, valid_cells
 from common.runs import refuse_existing, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
+from common.terminal import say_result
 from vqa.boxes import centres_inside, covered, on_square, read_boxes
 from vqa.examples import PHOTO_SIDE, typical
 from vqa.model import VqaConfig
@@ -99,6 +100,7 @@ def evaluate_attention(options: EvaluateAttentionOptions) -> dict[str, Any]:
         shown = next(name for name in reversed(names) if name != UNIFORM)
         _draw(opened, questions, shown, options, title=f"{run}, {opened.key}: where {shown} looked")
     print("\n".join([table, "", *notes]), flush=True)
+    say_result(run=options.run, checkpoint=opened.checkpoint, attention={opened.key: figures})
     return {opened.key: figures}
 
 

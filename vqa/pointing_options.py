@@ -21,8 +21,8 @@ class EvaluateAttentionOptions(VqaSourceOptions, ScoreOptions):
     The data need a column of boxes: JSON [[x0, y0, x1, y1], ...] in 0-1 of the photo. Questions without are left out.
 
     examples:
-      scripts/evaluate_attention.py RUN
-      scripts/evaluate_attention.py RUN --data heldout.csv --output where.json --picture where.png
+      python scripts/evaluate_attention.py RUN
+      python scripts/evaluate_attention.py RUN --data heldout.csv --output where.json --picture where.png
     """
 
     output: str | None = None

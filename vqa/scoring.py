@@ -32,6 +32,7 @@ from common.runs import (
 )
 from common.symmetry import symmetries
 from common.tables import split_table
+from common.terminal import say_result
 from common.training import Scores, evaluate, make_accelerator
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
@@ -226,6 +227,7 @@ def evaluate_run(options: EvaluateOptions) -> dict[str, Any]:
         if options.output:
             write_json(Path(options.output), metrics)
         print("\n".join([split_table(metrics), "", f"scored: {opened.checkpoint}", *notes]), flush=True)
+        say_result(run=options.run, checkpoint=opened.checkpoint, metrics=metrics)
     return metrics
 
 

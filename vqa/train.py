@@ -17,6 +17,7 @@ from common.batches import check_shares
 from common.errors import UserError
 from common.features import PhotoViews
 from common.runs import cache_directory, main_first, on_main
+from common.terminal import script
 from common.training_runs import (
     Parts,
     encoder_note,
@@ -26,6 +27,7 @@ from common.training_runs import (
     settle_random,
     train_task,
 )
+from common.training_words import data_note
 from vqa.answers import AnswerVocabulary
 from vqa.batches import QuestionBatches
 from vqa.controls import matched_hidden, same_training
@@ -166,7 +168,8 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         trained_on=fingerprints,
         trained_in=trained_in,
         notes=[*data.notes, _coverage_note(data, processor, options), about, *controls],
-        next_steps=_next_commands(data),
+        data=data_note(options, "coloured shapes (vqa/shapes)"),
+        next_steps=lambda run: _next_commands(run, data, config, split="test" if options.test else "validation"),
         auxiliary=options.auxiliary if config.grounds else 0.0,
     )
 
@@ -208,9 +211,15 @@ def _coverage_note(data: VqaData, processor: VqaProcessor, options: TrainVqaOpti
     )
 
 
-def _next_commands(data: VqaData) -> list[str]:
+def _next_commands(run: Path, data: VqaData, config: VqaConfig, *, split: str) -> list[tuple[str, str]]:
     row = data.splits["validation"][0]
-    lines = ["python scripts/evaluate.py RUN --data FILE.csv"]
-    if row["image"]:
-        lines.append(f'python scripts/predict_vqa.py --run RUN --image PHOTO --question "{row["question"]}"')
-    return lines
+    steps = []
+    if row["image"] and config.inputs != "question":
+        where = ("--attention-map", run / "where.png") if config.attends else ()
+        asked = ("--run", run, "--image", row["image"], "--question", row["question"], *where)
+        steps.append(("ask it, and see where it looks" if where else "ask it", script("predict_vqa", *asked)))
+    steps.append(("score it again; --data FILE.csv for other questions", script("evaluate", run, "--split", split)))
+    if config.attends and config.attention_weights == "learned":
+        without = ("--config", run / "config.yaml", "--no-attention", "--output", f"{run}-no-attention")
+        steps.append(("what attention brings: the same without it", script("train_vqa", *without)))
+    return steps
