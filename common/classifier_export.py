@@ -35,8 +35,8 @@ def open_shareable(left: Left, checkpoint: Path) -> Shareable:
     config, classes = model.config, model.config.classes
     about = About(
         task="image-classification",
-        what=f"A photo goes through {config.encoder['name']}, the mean of its grid into a linear layer, and out comes one "
-        f"of {len(classes)} classes: {', '.join(classes[:20])}{' …' * (len(classes) > 20)}.",
+        what=f"A photo goes through {config.encoder['name']}, the mean of its grid through a linear layer; out "
+        f"comes one of {len(classes)} classes: {', '.join(classes[:20])}{' …' * (len(classes) > 20)}.",
         made_up="not named",
         use=USE,
         limits=["Every photo gets one of the classes, whatever it shows."],

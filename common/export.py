@@ -54,7 +54,7 @@ class Shareable:
 
 
 def export_run(options: ExportOptions, open_shareable: Callable[[Left, Path], Shareable]) -> None:
-    """`scripts/export.py`. `open_shareable` is the task's: what a run left and a checkpoint of it → what it makes of it.
+    """`scripts/export.py`; `open_shareable` is the task's: what a run left and a checkpoint → what it makes of these.
 
     Raises `UserError` for a run that cannot be shared in this way; nothing is written then.
     """
@@ -106,6 +106,8 @@ def _refuse_output(output: Path, *, overwrite: bool) -> None:
 
 def _fill(folder: Path, left: Left, shared: Shareable, options: ExportOptions, *, folder_name: str) -> None:
     shared.save(folder)
+    for path in folder.rglob("*.safetensors"):  # which the library writes for their owner alone
+        path.chmod(0o644)
     write_training(left, folder / TRAINING)
     write_card(folder / CARD, left, shared.about, options, folder=folder_name)
 
@@ -131,6 +133,7 @@ def _fill_onnx(folder: Path, left: Left, shared: Shareable, options: ExportOptio
 
 
 def _say(checked: Checked) -> None:
-    print(f"onnxruntime {checked.versions['onnxruntime']} against PyTorch {checked.versions['torch']}, {checked.samples}:")
+    versions = checked.versions
+    print(f"onnxruntime {versions['onnxruntime']} against PyTorch {versions['torch']}, {checked.samples}:")
     for name, difference in checked.by_output.items():
         print(f"  largest difference of {name}: {difference:.1e}")

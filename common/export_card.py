@@ -81,8 +81,7 @@ def read_left(run: Path) -> Left:
 
 def write_training(left: Left, path: Path) -> None:
     """The run's options as `--config` takes them again, paths as names alone, and without what is one machine's."""
-    kept = {name: value for name, value in left.config.items() if name not in ("output", "cache", "tracker")}
-    kept = {name: without_folders(value, known=[value]) if _is_path(value) else value for name, value in kept.items()}
+    kept = {name: Path(value).name if _is_path(value) else value for name, value in _kept(left).items()}
     text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
     path.write_text("# Options of the training run; paths are names alone.\n" + text, encoding="utf-8")
 
@@ -140,7 +139,9 @@ def _card(left: Left, about: About, options: ExportOptions, folder: str, onnx: C
         data=markdown_text(data),
         data_license=markdown_text(options.data_license or NOT_STATED),
         license=markdown_text(options.license or NOT_STATED),
-        splits=[markdown_text(note) for note in clean if note.startswith(("train:", "validation:", "test:", "groups:"))],
+        splits=[
+            markdown_text(note) for note in clean if note.startswith(("train:", "validation:", "test:", "groups:"))
+        ],
         leaks=[markdown_text(note) for note in clean if "LEAK" in note],
         command=without_folders(str(left.environment.get("command")), known=left.paths),
         overwritten=_command_again(left),
@@ -163,8 +164,8 @@ def dataset_name(left: Left, about: About, options: ExportOptions) -> str:
 def _command_again(left: Left) -> str:
     """The command that trains it again from `training.yaml`."""
     script = next((part for part in shlex.split(str(left.environment.get("command"))) if part.endswith(".py")), None)
-    data = next((name for name in ("data", "features") if left.config.get(name) is not None), None)
-    where = f" {flag(data)} {data.upper()}" if data else ""
+    files = [name for name in _kept(left) if _is_path(left.config[name])]
+    where = "".join(f" {flag(name)} {name.upper()}" for name in files)
     return f"accelerate launch scripts/{Path(script or 'train.py').name} --config {TRAINING}{where} --output runs/again"
 
 
@@ -230,6 +231,10 @@ def _grouped(left: Left) -> list[str]:
         f"The intervals take the {n:,} samples for independent, but they are of {groups:,} groups "
         "(photos or sources): the truth is less certain than they say."
     ]
+
+
+def _kept(left: Left) -> dict[str, Any]:
+    return {name: value for name, value in left.config.items() if name not in ("output", "cache", "tracker")}
 
 
 def _is_path(value: Any) -> bool:

@@ -72,9 +72,12 @@ def write_onnx(model: OnnxModel, directory: Path) -> Checked:
     path = directory / FILE
     try:
         _export(model, path)
-    except Exception as error:  # of the exporter's many parts, each has its own kinds
+        return check(model, path)
+    except UserError:
+        raise
+    except Exception as error:  # of the exporter's many parts, and of onnxruntime's, each has its own kinds
+        path.unlink(missing_ok=True)
         raise UserError(f"this model cannot be exported to ONNX ({reason(error)}); share it with --to folder") from None
-    return check(model, path)
 
 
 def _export(model: OnnxModel, path: Path) -> None:

@@ -34,7 +34,9 @@ class OnnxRecurrent(nn.Module):
             def stacked(name: str, directions: list[str] = directions) -> torch.Tensor:
                 """A weight of both directions, `(D, gates·H, ...)`."""
                 weights = [getattr(net, f"{name}_{direction}").detach() for direction in directions]
-                return torch.stack([torch.cat([weight.chunk(len(gates))[gate] for gate in gates]) for weight in weights])
+                return torch.stack(
+                    [torch.cat([weight.chunk(len(gates))[gate] for gate in gates]) for weight in weights]
+                )
 
             self.register_buffer(f"inputs_{layer}", stacked("weight_ih"))
             self.register_buffer(f"states_{layer}", stacked("weight_hh"))
@@ -65,7 +67,13 @@ def translations() -> dict:
     from onnxscript import opset18 as op
 
     def translate(sequences, lengths, inputs, states, biases, kind: str, hidden: int, both: bool):
-        given = (op.Transpose(sequences, perm=[1, 0, 2]), inputs, states, biases, op.Cast(lengths, to=TensorProto.INT32))
+        given = (
+            op.Transpose(sequences, perm=[1, 0, 2]),
+            inputs,
+            states,
+            biases,
+            op.Cast(lengths, to=TensorProto.INT32),
+        )
         about = {"hidden_size": hidden, "direction": "bidirectional" if both else "forward"}
         if kind == "GRU":  # PyTorch resets the state after it is multiplied, as cuDNN does, not before
             about["linear_before_reset"] = 1

@@ -108,7 +108,9 @@ def _onnx(model: VideoModel, left: Left) -> Onnx:
         raise UserError(f"{left.path}: its frames are shuffled by a rule that ONNX has not; share it with --to folder")
     clips, said = _clips(model, left)
     fed = "features" if config.encoder is None else "pixels"
-    shape = f"(clips, frames, {config.features}) float32" if fed == "features" else "(clips, frames, 3, size, size) uint8"
+    shape = (
+        f"(clips, frames, {config.features}) float32" if fed == "features" else "(clips, frames, 3, size, size) uint8"
+    )
     outputs = ["logits"] + ["attention"] * (config.head in KINDS and config.readout == "attention")
     description: dict[str, Any] = {
         "inputs": {
@@ -129,7 +131,9 @@ def _onnx(model: VideoModel, left: Left) -> Onnx:
     samples = []
     for count in sorted({1, min(2, len(clips)), len(clips)}):
         some = clips[-count:]
-        samples.append({fed: pad_sequence(some, batch_first=True), "lengths": torch.tensor([len(clip) for clip in some])})
+        samples.append(
+            {fed: pad_sequence(some, batch_first=True), "lengths": torch.tensor([len(clip) for clip in some])}
+        )
     return Onnx(
         model=OnnxModel(
             module=PaddedVideo(model),
@@ -153,8 +157,8 @@ def _own_forward(model: VideoModel, inputs: Inputs, fed: str) -> tuple[torch.Ten
 
 
 def _clips(model: VideoModel, left: Left) -> tuple[list[torch.Tensor], str]:
-    """Clips of the run's own validation split as `(T, 3, S, S)` or `(T, D)`, of several lengths: the last is cut to half.
-    Noise, if these are not here."""
+    """Clips of the run's own validation split as `(T, 3, S, S)` or `(T, D)`, the last one cut to half; of noise, if
+    these are not here."""
     config = model.config
     try:
         options = build(TrainVideoOptions, left.config, where=str(left.path / "config.yaml"))
@@ -236,7 +240,9 @@ def _sampling_lines(sampling: Sampling, size: int) -> Sequence[str]:
         lines.append(f'chosen = np.pad(chosen, (0, {missing}), mode="edge")')
     elif sampling.short == "loop":
         lines.append(f"chosen = np.resize(chosen, max({sampling.frames}, len(chosen)))")
-    lines.append(f"pixels = np.stack([frames[number] for number in chosen]).transpose(0, 3, 1, 2)  # (T, 3, {size}, {size})")
+    lines.append(
+        f"pixels = np.stack([frames[number] for number in chosen]).transpose(0, 3, 1, 2)  # (T, 3, {size}, {size})"
+    )
     if sampling.short == "zeros":
         lines.append(f"pixels = np.pad(pixels, ((0, {missing}), (0, 0), (0, 0), (0, 0)))")
     return lines

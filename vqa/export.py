@@ -35,7 +35,7 @@ _AXES = {
     "image_index": {0: "questions"},
 }
 _INPUTS = {
-    "input_ids": "(questions, words) int64, ids of the words, filled up on the right with anything",
+    "input_ids": "(questions, words) int64, ids of the words, filled up on the right with padding_id",
     "lengths": "(questions,) int64, how many words each question has, 1 or more",
     "pixels": "(photos, 3, size, size) uint8",
     "valid": "(photos, 4) float32, the part of the square that shows photo: x0, y0, x1, y1 in 0-1",
@@ -46,6 +46,7 @@ _OUTPUTS = {
     "grid_attention": "(questions, glimpses, rows, columns) float32, where each glimpse looks; sums to 1",
     "word_attention": "(questions, glimpses, words) float32, which words each glimpse reads; sums to 1",
 }
+_LOOKS = {"grid": "grid_attention", "words": "word_attention"}  # what is attended over, and the output that shows it
 
 
 def open_shareable(left: Left, checkpoint: Path) -> Shareable:
@@ -78,8 +79,8 @@ def _what(config: VqaConfig, answers: int) -> str:
 
 def _limits(config: VqaConfig, left: Left, answers: int) -> list[str]:
     said = [
-        f"It chooses one of the {answers:,} answers of its training data, whatever is asked; it cannot say that it does "
-        "not know, nor anything new.",
+        f"It chooses one of the {answers:,} answers of its training data, whatever is asked; it cannot say that it "
+        "does not know, nor anything new.",
         "It reads Vietnamese questions of the kinds it was trained on; others get an answer, too.",
     ]
     if config.inputs == "question":
@@ -121,7 +122,7 @@ def _onnx(answerer: Answerer, left: Left, question: str) -> Onnx:
     padded = processor.preprocessing is not None and processor.preprocessing.resize == "pad"
     used = {"question": ("input_ids", "lengths"), "image": ("pixels", "valid")}.get(config.inputs, tuple(_INPUTS))
     used = [name for name in used if name != "valid" or padded]
-    outputs = ["logits"] + [f"{name}_attention" for name in ("grid", "word") if f"{name}s".replace("grids", "grid") in config.attends]
+    outputs = ["logits", *(_LOOKS[items] for items in ("grid", "words") if items in config.attends)]
     texts, description = [], {}
     if config.inputs != "image":
         asked = _some_questions(left)
@@ -134,7 +135,12 @@ def _onnx(answerer: Answerer, left: Left, question: str) -> Onnx:
             "padding_id": questions.pad_id,
         }
         imports, texts = export_text.lines(questions, question)
-        texts = ["from tokenizers import Tokenizer", *imports, f'tokenizer = Tokenizer.from_file("{export_text.FILE}")', *texts]
+        texts = [
+            "from tokenizers import Tokenizer",
+            *imports,
+            f'tokenizer = Tokenizer.from_file("{export_text.FILE}")',
+            *texts,
+        ]
     samples, said = _samples(answerer, left, used)
     module = _Vqa(answerer.model, outputs)
     if processor.preprocessing is not None:

@@ -68,17 +68,16 @@ def lines(processor: QuestionProcessor, question: str) -> tuple[list[str], list[
     ]
 
 
-def check_questions(processor: QuestionProcessor, questions: Iterable[str]) -> int:
-    """How many questions the file reads as the processor does: all. Raises `UserError` at the first that it does not."""
-    tokenizer, asked = _tokenizer(processor), sorted(set(questions))
-    for question in asked:
+def check_questions(processor: QuestionProcessor, questions: Iterable[str]) -> None:
+    """Raises `UserError` at the first question that the file reads otherwise than the processor does."""
+    tokenizer = _tokenizer(processor)
+    for question in sorted(set(questions)):
         found = _ids(processor, tokenizer, question)
         if found != processor([question])["input_ids"][0].tolist():
             raise UserError(
-                f"the tokenizer file reads the question {question[:100]!r} otherwise than the model does; share the run "
-                "with --to folder"
+                f"{FILE} reads the question {question[:100]!r} otherwise than the model does; share the run with "
+                "--to folder"
             )
-    return len(asked)
 
 
 def _ids(processor: QuestionProcessor, tokenizer: Tokenizer, question: str) -> list[int]:
