@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,14 +97,9 @@ def _export(model: OnnxModel, path: Path) -> None:
             verbose=False,
         )
         for value in program.model.graph.inputs:  # the names of axes are the exporter's, s72: ours say what they are
-            value.shape = _named(value.shape, model.inputs[value.name])
+            axes = model.inputs[value.name]
+            value.shape = type(value.shape)([axes.get(axis, size) for axis, size in enumerate(value.shape)])
         program.save(path, external_data=False)
-
-
-def _named(shape: Any, axes: dict[int, str]) -> Any:
-    import onnx_ir
-
-    return onnx_ir.Shape([axes.get(axis, size) for axis, size in enumerate(shape)])
 
 
 @torch.inference_mode()
