@@ -6,6 +6,7 @@ of the model to the text of `README.md`. The words themselves are in `templates/
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +148,7 @@ def _card(left: Left, about: About, options: ExportOptions, folder: str, onnx: C
         overwritten=_command_again(left),
         environment=_environment(left.environment),
         tables=[(split, _table(left.metrics[split])) for split in _SPLITS if split in left.metrics],
+        frequent=_most_frequent(left),
         notes=[markdown_text(note) for note in clean if note.startswith(("scored:", "encoder:", "answers:", "head:"))],
         limits=[*map(markdown_text, [*_limits(left), *about.limits])],
     )
@@ -192,6 +194,16 @@ def _row(kind: str, name: str, figures: dict[str, Any]) -> dict[str, Any]:
     return {kind: name, "accuracy": accuracy, "95 % interval (Wilson)": f"{low:.4f} – {high:.4f}", "n": f"{n:,}"}
 
 
+def _most_frequent(left: Left) -> str | None:
+    """What always giving the most frequent answer of test would score: an accuracy says little without it."""
+    try:
+        gold = read_scored(left.path, "test").columns["gold"]
+    except UserError:
+        return None
+    ((name, count),) = Counter(gold).most_common(1)
+    return f"{markdown_text(name)} as the answer to all would have {count / len(gold):.4f}"
+
+
 def _limits(left: Left) -> list[str]:
     said = []
     if not left.metrics:
@@ -206,7 +218,7 @@ def _limits(left: Left) -> list[str]:
         said.append("The splits overlap (see Data): the figures are too good.")
     if left.config.get("data") is None and left.config.get("features") is None:
         said.append("Trained on generated pictures: it knows nothing of photographs.")
-    else:
+    elif left.metrics:
         said.append("It was scored on data of the kind it was trained on; of other sources nothing was measured.")
     error = left.metrics.get("test", {}).get("calibration_error")
     if isinstance(error, float):

@@ -53,15 +53,16 @@ def open_shareable(left: Left, checkpoint: Path) -> Shareable:
 
 
 def _what(config: VideoConfig) -> str:
-    frames = f"Features of frames ({config.features} numbers each)"
+    frames = f"Features of a clip's frames ({config.features} numbers each) go"
     if config.encoder is not None:
         frames = f"Frames of a clip go through {config.encoder['name']}, and their features"
     head = f"the {config.head} of the frames"
     if config.head in KINDS:
         both = "bidirectional " * config.bidirectional
-        head = f"a {both}{config.head.upper()} of {config.hidden} units, its {config.readout} state"
+        layers = f"{config.layers} layers of " if config.layers > 1 else ""
+        head = f"{layers}{both}{config.head.upper()} of {config.hidden} units, read out by {config.readout}"
     classes = f"{', '.join(config.classes[:20])}{' …' * (len(config.classes) > 20)}"
-    return f"{frames} into {head}, and a linear layer; out comes one of {len(config.classes)} classes: {classes}."
+    return f"{frames} through {head} and a linear layer; out comes one of {len(config.classes)} classes: {classes}."
 
 
 def _limits(config: VideoConfig) -> list[str]:
@@ -208,12 +209,14 @@ def _frame_lines(size: int, resize: str) -> Sequence[str]:
     read = ['with av.open("clip.mp4") as file:', "    frames = [square(frame) for frame in file.decode(video=0)]"]
     if resize == "squash":
         return [
+            "",
             "def square(frame):",
             f'    return frame.reformat({size}, {size}, "gbrp", interpolation="BILINEAR").to_ndarray()',
             "",
             *read,
         ]
     return [
+        "",
         "def square(frame):",
         "    sides, short = (frame.width, frame.height), min(frame.width, frame.height)",
         f"    x, y = (round((side * {size} / short - {size}) / 2) for side in sides)",
