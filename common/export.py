@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from common.errors import UserError
+from common.errors import UserError, reason
 from common.export_card import TRAINING, About, Left, read_left, write_card, write_training
 from common.export_onnx import FILE, Checked, OnnxModel, refuse_without_onnx, write_onnx
 from common.export_options import ExportOptions
@@ -105,9 +106,12 @@ def _refuse_output(output: Path, *, overwrite: bool) -> None:
 
 
 def _fill(folder: Path, left: Left, shared: Shareable, options: ExportOptions, *, folder_name: str) -> None:
-    shared.save(folder)
-    for path in folder.rglob("*.safetensors"):  # which the library writes for their owner alone
-        path.chmod(0o644)
+    try:
+        shared.save(folder)
+        for path in folder.rglob("*.safetensors"):  # which the library writes for their owner alone
+            path.chmod(0o644)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be written ({reason(error)}); make room, or choose another place") from None
     write_training(left, folder / TRAINING)
     write_card(folder / CARD, left, shared.about, options, folder=folder_name)
 

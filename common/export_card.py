@@ -95,7 +95,7 @@ def write_card(
         text = _card(left, about, options, folder, onnx)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{left.path}: what it left behind is damaged ({reason(error)}); train it again") from None
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
 def _card(left: Left, about: About, options: ExportOptions, folder: str, onnx: Checked | None) -> str:
