@@ -22,6 +22,7 @@ from common.classifier import ImageClassifier
 from common.classifier_options import PredictImageOptions
 from common.errors import UserError
 from common.features import PhotoViews
+from common.hub import local
 from common.images import Preprocessing, read_image, to_tensor
 from common.photos import SUFFIXES, walk_files
 from common.pretrained import find_checkpoint, open_checkpoint
@@ -31,11 +32,12 @@ _TOGETHER = 16  # photos that the model sees at once
 
 
 def load_classifier(directory: str | Path) -> ImageClassifier:
-    """The model of a checkpoint directory, complete by itself, in eval mode; on a GPU if there is one.
+    """The model of a checkpoint directory, complete by itself, or of a name on the Hub, in eval mode; on a GPU if there
+    is one.
 
     Raises `UserError` for a file that is missing or damaged.
     """
-    model = open_checkpoint(ImageClassifier, directory, run="an image")
+    model = open_checkpoint(ImageClassifier, local(directory), run="an image")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -12,17 +12,20 @@ from pathlib import Path
 from common.errors import UserError
 
 
-def write_folder(directory: Path, fill: Callable[[Path], None], *, last: str) -> Path:
+def write_folder(directory: Path, fill: Callable[[Path], None], *, last: str, replace: bool = False) -> Path:
     """Fill a new folder by `fill` and put it in its place; → `directory`.
 
     A killed process leaves no half folder, and of several at it the first one's stays: `last` is the file that a whole
-    one has. Raises `UserError` if it cannot be written.
+    one has. With `replace` what is there goes once the new one is whole. Raises `UserError` if it cannot be written.
     """
     whole = directory.resolve()
     temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}")
+    before = temporary.with_name(f"{temporary.name}.old")
     try:
         temporary.mkdir(parents=True)
         fill(temporary)
+        if replace and whole.exists():
+            whole.rename(before)
         try:
             temporary.rename(whole)
         except OSError:
@@ -31,5 +34,8 @@ def write_folder(directory: Path, fill: Callable[[Path], None], *, last: str) ->
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another folder") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if before.exists() and not whole.exists():  # it could not be put in its place
+            before.rename(whole)
+        for gone in (temporary, before):
+            shutil.rmtree(gone, ignore_errors=True)
     return directory

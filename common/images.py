@@ -101,6 +101,13 @@ def image_from_bytes(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS)
     return _read(io.BytesIO(content), name, len(content), None, max_pixels)
 
 
+def as_photo(photo: str | Path | bytes | Image.Image) -> Image.Image:
+    """A photo by its path, by its file's bytes, or as a picture, as `read_image` gives it. Raises `UserError`."""
+    if isinstance(photo, Image.Image):
+        return _to_rgb(_upright(photo))
+    return image_from_bytes(photo, "the photo's bytes") if isinstance(photo, bytes) else read_image(photo)
+
+
 def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | None, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():

@@ -6,7 +6,7 @@ Belongs here: turning one text into another. HTML is escaped by jinja2; what a r
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Characters that could begin markup. Underscores inside of a word, and brackets around numbers (an interval), cannot.
@@ -34,15 +34,21 @@ def without_machine(text: str, base: Path, *, known: Iterable[str] = ()) -> str:
     What only looks like one, "/" for "or", stays: a path has two names at least, or is there.
     """
 
-    def relative(path: str) -> str:
-        return os.path.relpath(path, base.resolve())
+    return _with_paths(text, lambda path: os.path.relpath(path, base.resolve()), known)
 
+
+def without_folders(text: str, *, known: Iterable[str] = ()) -> str:
+    """`text` whose absolute paths are names alone, for strangers: folders tell who somebody is and where they work."""
+    return _with_paths(text, lambda path: os.path.basename(path.rstrip("/")), known)
+
+
+def _with_paths(text: str, written: Callable[[str], str], known: Iterable[str]) -> str:
     for path in sorted({path for path in known if os.path.isabs(path)}, key=len, reverse=True):
-        text = text.replace(path, relative(path))
+        text = text.replace(path, written(path))
 
     def shown(found: re.Match[str]) -> str:
         path = found.group(1)
         is_path = path.strip("/").count("/") or os.path.exists(path)
-        return relative(path) if is_path and path.strip("/.") else found.group()
+        return written(path) if is_path and path.strip("/.") else found.group()
 
     return _ABSOLUTE.sub(shown, text)

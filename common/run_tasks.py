@@ -22,6 +22,6 @@ def task_of_command(known: Sequence[str], arguments: Sequence[str] | None = None
             continue  # damaged: what reads it says so
         if task is not None:
             if task not in known:
-                raise UserError(f"{argument} is a {task} run; runs of {', '.join(known)} can be scored")
+                raise UserError(f"{argument} is a {task} run; runs of {', '.join(known)} can be used here")
             return task
     return known[0]

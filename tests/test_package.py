@@ -21,7 +21,7 @@ FORBIDDEN = {"common": {"vqa", "video"}, "vqa": {"video"}, "video": {"vqa"}}
 SCRIPTS = ["train_vqa.py", "evaluate.py", "predict_vqa.py", "baseline_vqa.py", "run_study.py"]
 SCRIPTS += ["train_video.py", "predict_video.py", "show_leak.py", "extract_features.py", "compare_runs.py"]
 SCRIPTS += ["count_parameters.py", "train_letters.py"]
-SCRIPTS += ["train_image.py", "predict_image.py", "evaluate_encoder.py", "evaluate_attention.py"]
+SCRIPTS += ["export.py", "train_image.py", "predict_image.py", "evaluate_encoder.py", "evaluate_attention.py"]
 MOST_LINES = 26  # of a script
 
 
@@ -164,4 +164,4 @@ def test_a_wheel_holds_every_module(wheel):
 
 def test_a_wheel_holds_the_templates_of_reports(wheel):
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "common" / "templates").iterdir()}
-    assert len(templates) == 2 and templates == {name for name in wheel.namelist() if name.endswith(".j2")}
+    assert len(templates) == 3 and templates == {name for name in wheel.namelist() if name.endswith(".j2")}

@@ -419,7 +419,7 @@ def test_evaluate_refuses_what_it_cannot_use(run, clips, tmp_path, script):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "environment.json").write_text('{"task": "sound"}', encoding="utf-8")
-    assert_one_line(script("evaluate.py", foreign), "is a sound run; runs of vqa, image, video can be scored")
+    assert_one_line(script("evaluate.py", foreign), "is a sound run; runs of vqa, image, video can be used here")
     bare = Path(shutil.copytree(run, tmp_path / "bare"))
     shutil.rmtree(bare / "checkpoints" / "best_accuracy")
     assert "best_accuracy: no such checkpoint" in refusal(evaluated, bare)

@@ -179,9 +179,11 @@ class VideoModel(PreTrainedModel):
         mask = time_mask(lengths, int(lengths.max()))  # (B, T)
         sequences = features.new_zeros(*mask.shape, features.shape[-1])
         sequences[mask] = features
-        return self._classify(sequences, lengths, mask)
+        return self.classify(sequences, lengths, mask)
 
-    def _classify(self, sequences: torch.Tensor, lengths: torch.Tensor, mask: torch.Tensor) -> VideoOutput:
+    def classify(self, sequences: torch.Tensor, lengths: torch.Tensor, mask: torch.Tensor) -> VideoOutput:
+        """Score every class for projected features `(B, T, D)` that are zero beyond `lengths (B,)`, where `mask (B, T)`
+        is false."""
         weights = None
         if self.config.head in KINDS:
             sequences, final = self.recurrent(sequences, lengths)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from common.errors import UserError, reason
+from common.hub import local
 from common.images import Preprocessing, content_hash
 from common.pretrained import find_checkpoint, open_checkpoint
 from common.runs import refuse_existing, write_csv
@@ -35,10 +36,11 @@ class Classifier:
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "Classifier":
-        """Load from a checkpoint directory, complete by itself; on a GPU if there is one.
+        """Load from a checkpoint directory, complete by itself, or by a name on the Hub; on a GPU if there is one.
 
         Raises `UserError` for a file that is missing or damaged.
         """
+        directory = local(directory)
         model = open_checkpoint(VideoModel, directory, run="a video")
         try:
             _ = cls(model=model).source

@@ -66,7 +66,8 @@ class Grounding(nn.Module):
         real = time_mask(lengths, input_ids.shape[1]).unsqueeze(-1)
         known = input_ids.clamp(max=self.words.num_embeddings - 1)  # padding may be anything
         naming = real & ~self.asking[known].unsqueeze(-1)
-        counted = torch.where(naming.any(dim=1, keepdim=True), naming, real)  # a question that only asks: all of it
+        # A question that only asks: all of it. (Not `where`, which onnxruntime has not of booleans.)
+        counted = naming | (real & ~naming.any(dim=1, keepdim=True))
         weight = counted / counted.sum(dim=1, keepdim=True)  # (B, T, 1)
         asked = (self.words(known) * weight).sum(dim=1)  # (B, H)
         prior = (self.frequent(known) * weight).sum(dim=(1, 2))  # (B,)

@@ -5,7 +5,6 @@ Belongs here: loading a checkpoint, asking it, and showing where it looked. Scor
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, snapshot_download
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from common.errors import UserError, reason
+from common.errors import UserError
+from common.hub import local, upload
 from common.images import read_image, shown_box
 from common.pretrained import find_checkpoint, open_checkpoint
 from common.runs import refuse_existing, write_csv
@@ -30,7 +29,6 @@ from vqa.options import PredictVqaOptions
 from vqa.processor import Photo, View, VqaProcessor
 from vqa.text import turned
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BATCH = 32  # photos encoded together
 _QUESTIONS = 256  # questions answered together: attention costs memory for each
 _PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -49,8 +47,7 @@ class Answerer:
 
         Raises `UserError` for a file that is missing or damaged, and for vocabularies that do not fit the weights.
         """
-        if not Path(directory).exists() and HUB_NAME.fullmatch(str(directory)):
-            directory = _download(str(directory))
+        directory = local(directory)
         model = open_checkpoint(VqaModel, directory, run="a VQA")
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         processor = VqaProcessor.from_pretrained(directory)
@@ -68,12 +65,13 @@ class Answerer:
         self.processor.save_pretrained(directory)
 
     def push_to_hub(self, name: str, **keywords: Any) -> None:
-        """Upload model and processor to the Hub as `name`; `keywords` are `huggingface_hub.create_repo`'s."""
-        api = HfApi()
-        api.create_repo(name, exist_ok=True, **keywords)
+        """Upload model and processor to the Hub as `name`; `keywords` are `huggingface_hub.create_repo`'s.
+
+        `scripts/export.py RUN --to hub` does so with a model card. Raises `UserError` for whatever the Hub refuses.
+        """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            api.upload_folder(repo_id=name, folder_path=folder)
+            upload(folder, name, **keywords)
 
     @torch.inference_mode()
     def __call__(
@@ -111,13 +109,6 @@ class Answerer:
             {"answer": self.processor.answers.decode(int(place)), "probability": round(float(value), 6)}
             for value, place in zip(values, places, strict=True)
         ]
-
-
-def _download(name: str) -> str:
-    try:
-        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
-    except Exception as error:  # the Hub's client raises many kinds
-        raise UserError(f"{name}: no such folder, and the Hub gave no such model ({reason(error)})") from None
 
 
 def predict(options: PredictVqaOptions) -> None:

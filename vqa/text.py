@@ -91,6 +91,11 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
+def plain_characters() -> dict[str, str]:
+    """Characters that `normalise` writes in another way: full-width and curly ones."""
+    return {chr(code): plain for code, plain in _PLAIN.items()}
+
+
 def speaks_of_sides(text: str) -> bool:
     """Whether a text says that something is left, right, above or below, so that turning its photo changes it."""
     return _SIDE.search(normalise(text)) is not None
