@@ -51,7 +51,13 @@ class Names:
     uncountable: frozenset[str]
 
     def of(self, label: str) -> str:
-        return self.name.get(spelled(label)) or spelled(label.replace("_", " "))
+        return self.name.get(_plain(label), _plain(label))
+
+
+def _plain(label: str) -> str:
+    """A label as it is looked up, and as its name is where nobody gave one: a folder may have either of the spellings
+    "xanh_la" and "xanh la"."""
+    return spelled(label.replace("_", " "))
 
 
 def prepare(options: PrepareOptions) -> Path:
@@ -130,7 +136,7 @@ def _labelled(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names,
             name=name,
             digest=row["hash"],
             group="" if row["group"] == row["hash"][:16] else row["group"],  # the photo itself: no group was given
-            split=row["split"],
+            split=row["split"] if options.keep_splits else "",
             label=names.of(label_names(row)[-1]),
         )
         if (there := photos.setdefault(name, photo)).label != photo.label or there.split != photo.split:
@@ -167,7 +173,8 @@ def _boxed(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names, li
                 raise UserError(f"{error}; --on-bad-image skip leaves such photos out") from None
             continue
         name = _name(boxed.path, os.path.realpath(root), found)
-        photo = Photo(path=boxed.path, name=name, digest=found, group=boxed.group, split=boxed.split)
+        photo = Photo(path=boxed.path, name=name, digest=found, group=boxed.group)
+        photo.split = boxed.split if options.keep_splits else ""
         if name in photos:
             raise UserError(f"{boxed.where}: {boxed.path} has boxes in {photos[name].path} already; keep one of them")
         for label, box, _ in things:
@@ -208,7 +215,7 @@ def read_names(path: str | None, labels: set[str]) -> Names:
         if column not in source.names:
             raise UserError(f"{path}: no column '{column}'; it has: {', '.join(source.names[:20])}")
     columns = [name for name in ("label", "name", "category", "countable") if name in source.names]
-    known = {spelled(label) for label in labels} | {spelled(label.replace("_", " ")) for label in labels}
+    known = {_plain(label) for label in labels}
     name: dict[str, str] = {}
     category: dict[str, str] = {}
     uncountable = set()
@@ -217,11 +224,12 @@ def read_names(path: str | None, labels: set[str]) -> Names:
             row = {column: spelled(plain_text(batch[column][place])) for column in columns}
             if not row["label"] or not row["name"]:
                 raise UserError(f"{path}, row {number}: label or name is blank; fill it in or remove the row")
-            if row["label"] not in known:
+            label = _plain(row["label"])
+            if label not in known:
                 raise UserError(f"{path}, row {number}: no photo has the label {row['label'][:50]!r}; is it misspelt?")
-            if row["label"] in name:
+            if label in name:
                 raise UserError(f"{path}, row {number}: the label {row['label'][:50]!r} is named twice")
-            name[row["label"]] = row["name"]
+            name[label] = row["name"]
             if row.get("category"):
                 category[row["name"]] = row["category"]
             countable = row.get("countable", "").lower() or "yes"

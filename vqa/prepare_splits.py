@@ -41,12 +41,6 @@ def split_photos(photos: Sequence[Photo], options: PrepareOptions) -> tuple[list
     they share a group, which is refused."""
     photos = sorted(photos, key=lambda photo: photo.name)
     notes = group_photos(photos, bits=options.near_duplicates, pattern=options.group_pattern)
-    own = {photo.split for photo in photos} - {""}
-    if not own or not options.keep_splits:
-        if own:
-            notes.append(f"the source's own splits ({', '.join(sorted(own))}) are not used (--no-keep-splits)")
-        for photo in photos:
-            photo.split = "train"
     for photo in photos:
         photo.split = photo.split or "train"
     for one, two in (("train", "validation"), ("train", "test"), ("validation", "test")):

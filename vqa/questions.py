@@ -136,6 +136,17 @@ def other_names(names: Sequence[str], rng: random.Random, *, among: Callable[[st
     return given
 
 
+def _pairs(photo: Photo, others: Sequence[str], wordings: Sequence[str], seed: int) -> list[Question]:
+    """For each other name a question that is so and one that is not; none is asked twice."""
+    drawn = {answer: chance(seed, "yes/no", photo.name, answer) for answer in (YES, NO)}
+    ways = {answer: rng.sample(wordings, min(len(wordings), len(others))) for answer, rng in drawn.items()}
+    return [
+        ask(photo, [ways[answer][place]], answer, "yes/no", seed, thing=thing)
+        for place, other in enumerate(others[: len(wordings)])
+        for answer, thing in ((YES, photo.label), (NO, other))
+    ]
+
+
 def ask_labels(
     photos: Sequence[Photo],
     kinds: Sequence[str],
@@ -164,11 +175,8 @@ def ask_labels(
         if "what" in kinds:
             found.append(ask(photo, wordings["what"], photo.label, types["what"], seed))
         if "yes/no" in kinds:
-            for number, others in enumerate(rounds):
-                if others[place]:
-                    for answer, thing in ((YES, photo.label), (NO, others[place])):
-                        wording = chance(seed, "yes/no", photo.name, answer, number).choice(wordings["yes/no"])
-                        found.append(ask(photo, [wording], answer, "yes/no", seed, thing=thing))
+            others = dict.fromkeys(other for given in rounds if (other := given[place]))
+            found += _pairs(photo, list(others), wordings["yes/no"], seed)
         if "color" in kinds and (color := color_of(photo)):
             found.append(ask(photo, wordings["color"], color, "color", seed))
         if "category" in kinds and categories.get(photo.label):
