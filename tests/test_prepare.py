@@ -189,7 +189,9 @@ def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(labelled, tmp_pa
 
 def test_the_command_makes_a_set_that_trains_and_answers(run_script, labelled, tmp_path) -> None:
     run_script("scripts/prepare_data.py", "labels", labelled, "--output", tmp_path / "set")
-    small = "--encoder custom_cnn --weights none --image-size 32 --epochs 1 --hidden 8 --embedding 8 --examples 0".split()
+    small = (
+        "--encoder custom_cnn --weights none --image-size 32 --epochs 1 --hidden 8 --embedding 8 --examples 0".split()
+    )
     run_script("scripts/train_vqa.py", "--data", tmp_path / "set", "--output", tmp_path / "run", *small)
     photo = labelled / "do" / "1.png"
     said = run_script("scripts/predict_vqa.py", "--run", tmp_path / "run", "--image", photo, "--question", "đây là gì")
@@ -446,3 +448,54 @@ def test_the_rules_give_the_answers_that_our_sets_have(real_data) -> None:
             assert row["answer"] == count_word(len(boxes), 5)
         if row["type"] == "place":
             assert row["answer"] == place_of(tuple(boxes[0]))
+
+
+def test_things_are_rebuilt_from_one_photo_of_each_class(tmp_path) -> None:
+    source = tmp_path / "src"
+    (source / "imagen").mkdir(parents=True)
+    for number in range(1000):  # plain: what is in them is not looked at but for the colour
+        shade = (number % 256, 40 * (number // 256), 255 - number % 256)
+        Image.new("RGB", (8, 8), shade).save(source / f"n{10_000_000 + 7 * number}_name.JPEG")
+    Image.new("RGB", (8, 8), (250, 120, 10)).save(source / "imagen" / "n02084071_1365_dog.jpg")
+    Image.new("RGB", (8, 8), (9, 250, 10)).save(source / "imagen" / "n00007846_1_person.jpg")  # of no label
+    made = make("viphoto", source, "--output", tmp_path / "set", "--cache", tmp_path, "--near-duplicates", "none")
+    everything = [row for split in ("train", "validation", "test", "heldout") for row in rows_of(made, split)]
+    labels = Counter(row["answer"] for row in everything if row["type"] == "object")
+    assert len(labels) == 23 and labels["chó"] == 118 + 1 and labels["chim"] == 59 and labels["mèo"] == 5
+    kinds = {row["answer"] for row in everything if row["type"] == "category"}
+    assert kinds == {"động vật", "đồ vật", "thực phẩm"} and len(everything) == 5 * labels.total()
+    (source / "n10000000_name.JPEG").unlink()
+    with pytest.raises(UserError, match="has photos of 999 of ImageNet's 1,000 classes"):
+        make("viphoto", source, "--output", tmp_path / "other", "--cache", tmp_path)
+
+
+def test_meals_are_rebuilt_from_boxes(tmp_path) -> None:
+    from vqa.set_names import COUNTED, MEALS, PARTS
+
+    classes = sorted(PARTS | COUNTED | MEALS)
+    source = tmp_path / "src" / "dataset.v2i.yolov8"
+    source.mkdir(parents=True)
+    (source / "data.yaml").write_text("names: " + json.dumps(classes), encoding="utf-8")
+    for number in range(24):
+        part = source / ("test" if number < 4 else "train")
+        for kind in ("images", "labels"):
+            (part / kind).mkdir(parents=True, exist_ok=True)
+        picture(2000 + number, size=32).save(part / "images" / f"{number:02d}.jpg")
+        told = [("com ga", 0.5, 0.5, 0.9), ("com", 0.2, 0.5, 0.2), *[("tom", 0.3, 0.8, 0.1)] * (1 + number % 7)]
+        lines = [f"{classes.index(name)} {x} {y} {size} {size}" for name, x, y, size in told]
+        (part / "labels" / f"{number:02d}.txt").write_text("\n".join(lines), encoding="utf-8")
+    made = make("viparts", tmp_path / "src", "--output", tmp_path / "set", "--cache", tmp_path)
+    everything = [row for split in ("train", "validation", "test", "heldout") for row in rows_of(made, split)]
+    assert {row["answer"] for row in everything if row["type"] == "dish"} == {"cơm gà"}
+    assert {row["group"] for row in everything} == {f"p{number:04d}" for number in range(24)}
+    for row in everything:
+        count = 1 + int(row["group"][1:]) % 7
+        if row["type"] == "number":
+            assert "tôm" in row["question"] and row["answer"] == count_word(count, 5)
+        if row["type"] == "place":  # what is there several times is nowhere
+            assert row["answer"] == ("phía dưới" if "tôm" in row["question"] else "bên trái")
+            assert "cơm" in row["question"] or count == 1
+        if row["type"] == "yes/no":
+            named = {"cơm", "tôm"} & {row["question"].rpartition(" có ")[2].removesuffix(" không")}
+            assert row["answer"] == ("có" if named else "không") and bool(row["boxes"]) == bool(named)
+    load_vqa(str(made), cache_directory=tmp_path, check_boxes=True)
