@@ -40,6 +40,7 @@ from vqa.questions import WORDINGS, Photo, Question, ask_boxes, ask_labels, bala
 
 ABOUT = "about.json"
 BASELINES = ("majority", "majority_per_type", "lookup")
+FEW = 500  # training photos; with so few, the 20 epochs of the configuration are too short
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,8 @@ def prepare(options: PrepareOptions) -> Path:
     boxes = any(question.boxes for part in asked.values() for question in part)
     train = "accelerate launch scripts/train_vqa.py --config configs/vqa/food.yaml --data "
     train += shlex.quote(options.output)
+    if len({question.photo.name for question in asked["train"]}) < FEW:
+        train += " --epochs 60"
     if options.photos == "stay":
         train += f" --images {shlex.quote(str(root))}"
     write_folder(
