@@ -1,7 +1,7 @@
 """A folder that appears whole or not at all.
 
-Belongs here: writing an embedded data set beside its place and renaming it. Checkpoints, which replace what was there,
-are `common/checkpoints.py`'s.
+Belongs here: writing a data set beside its place and renaming it. Checkpoints, which keep what was there until the disk
+has the new one, are `common/checkpoints.py`'s.
 """
 
 import secrets
@@ -29,6 +29,8 @@ def write_folder(directory: Path, fill: Callable[[Path], None], *, last: str, re
         try:
             temporary.rename(whole)
         except OSError:
+            if old.exists():
+                old.rename(whole)
             if not (directory / last).is_file():
                 raise  # nobody was quicker: it really cannot be renamed
     except OSError as error:

@@ -20,7 +20,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 FORBIDDEN = {"common": {"vqa", "video"}, "vqa": {"video"}, "video": {"vqa"}}
 SCRIPTS = ["train_vqa.py", "evaluate.py", "predict_vqa.py", "baseline_vqa.py", "run_study.py"]
 SCRIPTS += ["train_video.py", "predict_video.py", "show_leak.py", "extract_features.py", "compare_runs.py"]
-SCRIPTS += ["count_parameters.py", "train_letters.py"]
+SCRIPTS += ["count_parameters.py", "train_letters.py", "prepare_data.py", "benchmark.py"]
 SCRIPTS += ["export.py", "train_image.py", "predict_image.py", "evaluate_encoder.py", "evaluate_attention.py"]
 MOST_LINES = 26  # of a script
 
