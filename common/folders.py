@@ -29,8 +29,6 @@ def write_folder(directory: Path, fill: Callable[[Path], None], *, last: str, re
         try:
             temporary.rename(whole)
         except OSError:
-            if old.exists():
-                old.rename(whole)
             if not (directory / last).is_file():
                 raise  # nobody was quicker: it really cannot be renamed
     except OSError as error:

@@ -81,10 +81,10 @@ class PrepareOptions(SplitOptions, QuestionOptions):
     JSON, YOLO's folders, Pascal VOC's XML), vifood, viphoto or viparts (a folder of the downloads; docs/data.md).
 
     examples:
-      scripts/prepare_data.py labels PHOTOS --output data/mine
-      scripts/prepare_data.py labels PHOTOS --output data/mine --names names.csv --style food
-      scripts/prepare_data.py boxes instances.json --images PHOTOS --output data/where
-      scripts/prepare_data.py vifood V_KLTN --output data/vifood_vqa
+      python scripts/prepare_data.py labels PHOTOS --output data/mine
+      python scripts/prepare_data.py labels PHOTOS --output data/mine --names names.csv --style food
+      python scripts/prepare_data.py boxes instances.json --images PHOTOS --output data/where
+      python scripts/prepare_data.py vifood V_KLTN --output data/vifood_vqa
     """
 
     kind: Literal["labels", "boxes", "vifood", "viphoto", "viparts"] = positional()
