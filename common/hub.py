@@ -34,7 +34,7 @@ def upload(folder: str | Path, name: str, **keywords: Any) -> str:
         raise UserError(f"{name}: HF_HUB_OFFLINE is set, so nothing is uploaded; unset it") from None
     except HfHubHTTPError as error:
         raise UserError(f"{name}: the Hub refused ({reason(error)}); may your token write there?") from None
-    except Exception as error:  # httpx raises many kinds, and so does a damaged connection
+    except Exception as error:  # its client raises many kinds, and so does a damaged connection
         raise UserError(f"{name}: the Hub cannot be reached ({reason(error)}); try again later") from None
     return str(address)
 

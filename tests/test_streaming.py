@@ -84,7 +84,7 @@ def test_parts_and_workers(numbers):
 def test_what_cannot_be_read_is_told(tmp_path):
     (tmp_path / "train.txt").write_text("no rows", encoding="utf-8")
     (tmp_path / "train.csv").write_text("question,answer\n01,NA\n", encoding="utf-8")
-    assert next(iter(open_stream(str(tmp_path / "train.csv")))) == {"question": "01", "answer": "NA"}
+    assert list(open_stream(str(tmp_path / "train.csv"))) == [{"question": "01", "answer": "NA"}]
     for source, message in (
         (str(tmp_path / "train-*.tar"), "no file there"),
         (str(tmp_path / "train.txt"), "of the kinds .txt"),

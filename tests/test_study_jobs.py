@@ -103,7 +103,8 @@ def test_jobs_leave_what_processes_leave(here, capsys):
     assert log[0].startswith("$ env -u NOTHING python scripts/train_fake.py --config runs/s/cells/a-seed0.yaml")
     assert 0 < json.loads(Path("runs/s/runs/a-seed0/study.json").read_text(encoding="utf-8"))["seconds"] < 60
     assert {path.name for path in Path("runs/s").iterdir()} - {"jobs"} == {
-        "accuracy.png", "cells", "report.html", "report.md", "runs", "table.csv", "table.json", "table.md", "table.tex"
+        "accuracy.png", "accuracy.svg", "cells", "report.html", "report.md", "runs",
+            "table.csv", "table.json", "table.md", "table.tex",
     }  # fmt: skip
     assert {path.name for path in Path("runs/s/runs").iterdir()} == {"a-seed0", "a-seed0.log", "b-seed0.log"}
     assert study(rows, "--executor", "local", "--launcher", "env -u NOTHING python") == 1
