@@ -22,7 +22,7 @@ from common.study_processes import run_all
 from common.study_runs import run_study
 from common.study_start import Ended, Run, is_busy, locked_log
 
-pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit")
 TEXT = "script: train_fake\nrows:\n"
 ROW = "  - {{name: {}, options: {{accuracy: 0.25, {}}}}}\n"
 SLURM = {  # $CLUSTER: a folder for the jobs' scripts and process ids
@@ -73,6 +73,7 @@ def cluster(here, monkeypatch) -> Path:
         (here / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CLUSTER", str(here / "cluster"))
+    submitit.SlurmJob.watcher.clear()  # which remembers jobs 1 and 2 of the test before
     return here / "cluster"
 
 
@@ -104,7 +105,7 @@ def test_jobs_leave_what_processes_leave(here, capsys):
     assert 0 < json.loads(Path("runs/s/runs/a-seed0/study.json").read_text(encoding="utf-8"))["seconds"] < 60
     assert {path.name for path in Path("runs/s").iterdir()} - {"jobs"} == {
         "accuracy.png", "accuracy.svg", "cells", "report.html", "report.md", "runs",
-            "table.csv", "table.json", "table.md", "table.tex",
+        "table.csv", "table.json", "table.md", "table.tex",
     }  # fmt: skip
     assert {path.name for path in Path("runs/s/runs").iterdir()} == {"a-seed0", "a-seed0.log", "b-seed0.log"}
     assert study(rows, "--executor", "local", "--launcher", "env -u NOTHING python") == 1
