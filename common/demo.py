@@ -7,9 +7,12 @@ There is a page for each language, `/vi/` and `/en/`, so that every word of it, 
 Gradio's `launch` is not used: it looks for addresses of its own, and can open tunnels.
 """
 
+import functools
+import json
 import os
 import socket
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from typing import Any
 from markupsafe import Markup
 
 from common.demo_gate import Gate
-from common.demo_html import CSS, said
+from common.demo_html import CSS, problem, said
 from common.demo_options import ServeOptions
 from common.errors import UserError, reason
 from common.interruption import terminated_like_interrupted
@@ -42,6 +45,10 @@ PHRASES = {
         "en": "Ask a picture, and see where the model looks.",
     },
     "language": {"vi": "Ngôn ngữ", "en": "Language"},
+    "defect": {
+        "vi": "Lỗi của trang này, không phải của bạn; nó được ghi ở nơi trang đang chạy.",
+        "en": "A defect of this page, not a mistake of yours; it is told where the page runs.",
+    },
 }
 
 # Gradio's own words. It has none in Vietnamese, and takes English or the browser's.
@@ -81,6 +88,39 @@ GRADIO = {
     },
     "en": {},
 }
+# What Gradio says in the browser, in English whatever the language: pattern, and what is said instead.
+TOASTS = {
+    "vi": [
+        ["^Invalid file type: (.*?)\\. Only .*", "$1 không phải là ảnh. Hãy dùng JPEG, PNG hoặc WebP."],
+        ['^File\\(s\\) exceed the maximum allowed size of ([\\d.]+) Mb: "(.*)"$', "$2 quá lớn: nhiều nhất $1 MB."],
+        ["^Queue is full.*", "Đang có quá nhiều người chờ. Hãy thử lại sau ít phút."],
+        [
+            "^(Connection errored out|Could not connect|Connection to the server was lost).*",
+            "Mất kết nối với trang này.",
+        ],
+        ["^Error$", "Lỗi"],
+    ],
+    "en": [
+        ["^Invalid file type: (.*?)\\. Only .*", "$1 is not a photo. Use JPEG, PNG or WebP."],
+        ['^File\\(s\\) exceed the maximum allowed size of ([\\d.]+) Mb: "(.*)"$', "$2 is too large: at most $1 MB."],
+        ["^Queue is full.*", "Too many people are waiting. Try again in a few minutes."],
+    ],
+}
+_SCRIPT = """() => {
+  document.documentElement.lang = LANGUAGE;
+  const said = TOASTS.map(([pattern, text]) => [new RegExp(pattern), text]);
+  const translate = (node) => {
+    const told = node.nodeValue.trim();
+    for (const [pattern, text] of said) if (pattern.test(told)) { node.nodeValue = told.replace(pattern, text); break; }
+  };
+  new MutationObserver(() => {
+    for (const toast of document.querySelectorAll(".toast-body")) {
+      const texts = document.createTreeWalker(toast, NodeFilter.SHOW_TEXT);
+      while (texts.nextNode()) translate(texts.currentNode);
+    }
+  }).observe(document.body, { childList: true, subtree: true, characterData: true });
+}"""
+
 # Of any browser, so that its language does not decide.
 _LOCALES = ("ar ca ckb de en es et eu fa fi fr he hi ja ko lt nb nl pl pt pt-BR ro ru sv ta th tr uk ur uz vi").split()
 _LOCALES += ["zh-CN", "zh-TW"]
@@ -97,7 +137,7 @@ class Limits:
     @classmethod
     def of(cls, options: ServeOptions) -> "Limits":
         return cls(
-            most_bytes=round(options.max_upload_mb * 1e6),
+            most_bytes=round(options.max_upload_mb * 2**20),
             most_pixels=round(options.max_megapixels * 1e6),
             most_frames=options.max_frames,
         )
@@ -132,6 +172,23 @@ def upload_name(payload: Any) -> str:
     """What an uploaded file was called where it came from."""
     name = payload.get("orig_name") if isinstance(payload, dict) else None
     return os.path.basename(name) if isinstance(name, str) else ""
+
+
+def answering(language: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """For what answers an event: a defect of ours is told in words, and its traceback where the page was started."""
+
+    def wrap(function: Callable[..., str]) -> Callable[..., str]:
+        @functools.wraps(function)
+        def wrapped(*given: Any) -> str:
+            try:
+                return function(*given)
+            except Exception:
+                traceback.print_exc()
+                return problem(PHRASES["defect"][language])
+
+        return wrapped
+
+    return wrap
 
 
 def page(tabs: Sequence[Tab], language: str, options: ServeOptions, folder: Path) -> gr.Blocks:
@@ -176,6 +233,10 @@ def make_app(tabs: Sequence[Tab], options: ServeOptions, folder: Path) -> Gate:
     def choose() -> RedirectResponse:
         return RedirectResponse(f"/{options.language}/")
 
+    @app.get("/favicon.ico")
+    def icon() -> RedirectResponse:
+        return RedirectResponse(f"/{options.language}/favicon.ico")
+
     files = {path: file for tab in tabs for path, file in (tab.files or {}).items()}
     for path, file in files.items():
         app.get(path)(_sender(file))
@@ -185,6 +246,7 @@ def make_app(tabs: Sequence[Tab], options: ServeOptions, folder: Path) -> Gate:
             app,
             page(tabs, language, options, folder),
             path=f"/{language}",
+            root_path=f"/{language}",
             footer_links=[],
             run_history=False,
             show_error=False,
@@ -196,7 +258,7 @@ def make_app(tabs: Sequence[Tab], options: ServeOptions, folder: Path) -> Gate:
             # Names alone: Gradio fetches a font that it is given as an object.
             theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
-            js=f"() => {{ document.documentElement.lang = '{language}'; }}",
+            js=_SCRIPT.replace("LANGUAGE", json.dumps(language)).replace("TOASTS", json.dumps(TOASTS[language])),
             app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         )
     most = Limits.of(options).most_bytes
@@ -204,7 +266,7 @@ def make_app(tabs: Sequence[Tab], options: ServeOptions, folder: Path) -> Gate:
         app,
         hosts={"127.0.0.1", "localhost", "[::1]"} if options.host in LOCAL else None,
         languages=tuple(LANGUAGES),
-        own=tuple(files),
+        own=("/favicon.ico", *files),
         folder=folder,
         most_bytes=most,
         most_stored=_KEPT * most,

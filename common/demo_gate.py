@@ -22,7 +22,8 @@ _READ = re.compile(
     r"/(assets/.*|static/.*|svelte/.*|theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|"
     r"/gradio_api/(file=(?!https?:).*|queue/data|upload_progress|heartbeat/\w+|startup-events|app_id)"
 )
-_WRITE = re.compile(r"/gradio_api/(queue/join|upload|cancel|reset|heartbeat/\w+)/?")
+_WRITE = re.compile(r"/gradio_api/(queue/join|run/predict|upload|cancel|reset|heartbeat/\w+)/?")
+_ASKS = re.compile(r"/gradio_api/(queue/join|run/predict)/?")  # run: what needs no queue, as taking an example does
 _MOST_ASKED = 100_000  # bytes of a request that is no upload
 _ROUND = 100_000  # bytes of an upload's envelope
 _ADDRESS = re.compile(r"\s*(https?|ftp|file|data):", re.IGNORECASE)
@@ -73,7 +74,8 @@ class Gate:
             await send(message)
 
         refused = self._refused(scope)
-        if refused is None and scope["path"].rstrip("/").endswith("/queue/join"):
+        found = self.pages.fullmatch(scope["path"])
+        if refused is None and found is not None and _ASKS.fullmatch(found.group(1)):
             receive, refused = await _read_asked(receive)
         if refused is not None:
             await PlainTextResponse(refused[1], status_code=refused[0])(scope, receive, guarded)
@@ -101,7 +103,7 @@ class Gate:
         if not length.isdecimal():
             return 411, "say how long it is"
         if int(length) > (self.most_bytes + _ROUND if upload else _MOST_ASKED):
-            return 413, f"too large; at most {self.most_bytes / 1e6:g} MB are taken"
+            return 413, f"too large; at most {self.most_bytes / 2**20:g} MB are taken"
         if upload and _stored(self.folder) + int(length) > self.most_stored:
             return 507, "too many files are kept already; try again later"
         return None

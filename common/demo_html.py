@@ -19,11 +19,13 @@ _SHADE = 0.78  # how much darker is what was not looked at
 _QUALITY = 85
 
 CSS = """
-.gradio-container { max-width: 72rem !important; margin: 0 auto !important; }
+.gradio-container { min-width: 0; max-width: min(72rem, 100%) !important; margin: 0 auto !important; }
 footer { display: none !important; }
+.hoianh, .hoianh-head { --soft: #545b64; }
+.dark .hoianh, .dark .hoianh-head { --soft: #b3bac2; }
 .hoianh-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem 1rem; }
 .hoianh-head h1 { font-size: 1.6rem; margin: 0; }
-.hoianh-head p { margin: 0; color: var(--body-text-color-subdued); flex: 1 1 12rem; }
+.hoianh-head p { margin: 0; color: var(--soft); flex: 1 1 12rem; }
 .hoianh-head nav { display: flex; gap: .8rem; }
 .hoianh-head nav a, .hoianh a { color: #0072b2; text-decoration: underline; }
 .dark .hoianh-head nav a, .dark .hoianh a { color: #6cb9ec; }
@@ -31,7 +33,7 @@ footer { display: none !important; }
 .hoianh { font-size: 1rem; line-height: 1.45; color: var(--body-text-color); overflow-wrap: break-word; }
 .hoianh h2 { font-size: 1.1rem; margin: 1.1rem 0 .4rem; }
 .hoianh h2:first-child { margin-top: 0; }
-.hoianh .soft { color: var(--body-text-color-subdued); font-size: .9rem; margin: .3rem 0; }
+.hoianh .soft { color: var(--soft); font-size: .9rem; margin: .3rem 0; }
 .hoianh .first { font-size: 1.35rem; font-weight: 600; margin: .1rem 0 .6rem; }
 .hoianh .warn { border-left: .3rem solid #d55e00; padding: .4rem .8rem; margin: .4rem 0; }
 .hoianh dl.bars { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr max-content; gap: .35rem .6rem;
@@ -41,7 +43,7 @@ footer { display: none !important; }
 .hoianh .bars .bar { background: var(--border-color-primary); height: 1rem; border-radius: .2rem; overflow: hidden; }
 .hoianh .bars .bar i { display: block; height: 100%; background: #0072b2; }
 .hoianh .bars .figure { text-align: right; font-variant-numeric: tabular-nums; }
-.hoianh .grid { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); }
+.hoianh .grid { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem), 1fr)); }
 .hoianh .grid.small { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .45rem; }
 .hoianh figure { margin: 0; }
 .hoianh figure img { display: block; width: 100%; height: auto; border-radius: .25rem; background: #fff; }
@@ -50,12 +52,20 @@ footer { display: none !important; }
 .hoianh .small .bar { background: var(--border-color-primary); height: .45rem; margin-top: .2rem; }
 .hoianh .small .bar i { display: block; height: 100%; background: #009e73; }
 .hoianh .chart img { max-width: 36rem; }
+.hoianh .wide { overflow-x: auto; }
+.hoianh .wide img { max-width: none; width: max(100%, 40rem); }
+.hoianh summary { cursor: pointer; margin: .6rem 0; }
 .hoianh .words span { display: inline-block; padding: .1rem .35rem; margin: .1rem; border-radius: .2rem; }
 .hoianh .scroll { overflow-x: auto; max-width: 100%; }
-.hoianh table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-.hoianh th, .hoianh td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid var(--border-color-primary);
-  white-space: nowrap; }
-.hoianh thead th { vertical-align: bottom; white-space: normal; }
+.hoianh table { border: 0 !important; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+#photos table { width: 100%; }
+#photos th, #photos td { white-space: normal !important; overflow-wrap: anywhere; }
+#photos .table-wrap { max-width: 100%; overflow-x: auto; }
+#photos td { min-width: 0 !important; max-width: 60vw; }
+.hoianh th, .hoianh td { padding: .3rem .55rem !important; text-align: right; white-space: nowrap;
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.hoianh thead th { vertical-align: bottom; white-space: normal; min-width: 5.5rem; }
+.hoianh tbody th { font-weight: 400; }
 .hoianh th:first-child { text-align: left; white-space: normal; min-width: 8rem; }
 """
 
@@ -129,9 +139,15 @@ def figure(picture: Image.Image, caption: str, *, alt: str, weight: float | None
     ).format(as_source(picture), picture.width, picture.height, alt, bar, caption)
 
 
-def chart(source: str, *, alt: str) -> Markup:
-    """A drawn picture, by its data URI."""
-    return Markup('<figure class="chart"><img src="{}" alt="{}"></figure>').format(source, alt)
+def chart(source: str, *, alt: str, wide: bool = False) -> Markup:
+    """A drawn picture, by its data URI; a `wide` one is as wide as the page, and on a phone wider."""
+    kind = "wide" if wide else "chart"
+    return Markup('<figure class="{}"><img src="{}" alt="{}"></figure>').format(kind, source, alt)
+
+
+def folded(title: str, lines: Iterable[str]) -> Markup:
+    """Lines that are shown when their title is clicked."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(title, Markup("").join(map(note, lines)))
 
 
 def as_source(picture: Image.Image, kind: str = "JPEG") -> str:

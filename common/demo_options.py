@@ -22,7 +22,7 @@ class ServeOptions:
     port: Annotated[int, Field(ge=0, lt=2**16)] = 7860
     """port to listen at; 0 takes any free one"""
     max_upload_mb: Annotated[float, Field(gt=0, le=1024)] = 20.0
-    """largest file that is taken, megabytes; twenty times as much is kept at most"""
+    """largest file that is taken, in MB of 2**20 bytes; twenty times as much is kept at most"""
     max_megapixels: Annotated[float, Field(gt=0, le=100)] = 40.0
     """largest photo that is decoded, millions of pixels"""
     max_frames: Annotated[int, Field(ge=1)] = 3000

@@ -14,8 +14,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from common.demo import Tab
-from common.demo_html import block, chart, heading, note, problem, said, table
+from common.demo import Tab, answering
+from common.demo_html import block, chart, folded, heading, note, problem, said, table
 from common.demo_options import DemoOptions
 from common.errors import UserError
 from common.files import read_object
@@ -29,8 +29,9 @@ _MOST_PICTURES = 12
 _DRAWING = threading.Lock()  # matplotlib's figures are not for several threads
 
 PHRASES = {
-    "title": {"vi": "Một nghiên cứu", "en": "A study"},
+    "title": {"vi": "Nghiên cứu", "en": "Study"},
     "refresh": {"vi": "Đọc lại", "en": "Read again"},
+    "notes": {"vi": "Cần biết khi đọc bảng này (tiếng Anh)", "en": "What to know when reading this table"},
     "table": {"vi": "Đã công bố và đo được", "en": "Reported and measured"},
     "differences": {"vi": "Khác biệt", "en": "Differences"},
     "bars": {"vi": "Độ chính xác", "en": "Accuracy"},
@@ -62,6 +63,9 @@ TITLES = {  # of columns, where they are not shown as they are
         "seconds": "giây",
         "parameters": "tham số",
         "test seconds": "giây khi test",
+        "reported test seconds": "giây khi test đã công bố",
+        "reported seconds": "giây đã công bố",
+        "reported parameters": "tham số đã công bố",
         "split": "tập",
     },
     "en": {},
@@ -82,11 +86,12 @@ def study_tab(options: DemoOptions) -> Tab | None:
     def build(language: str, served: Path) -> None:
         words = said(PHRASES, language)
 
+        @answering(language)
         def show() -> str:
             return study_page(folder, language, served, linked=bool(report))
 
+        again = gr.Button(words["refresh"], size="sm", elem_id="refresh")
         found = gr.HTML(show, elem_id="study")
-        again = gr.Button(words["refresh"], size="sm")
         again.click(show, outputs=found, api_visibility="private")
 
     return Tab(title=PHRASES["title"], build=build, files=report)
@@ -103,8 +108,8 @@ def study_page(folder: Path, language: str, served: Path, *, linked: bool = Fals
         parts = [heading(str(found["title"]))]
         if linked:
             parts += [Markup('<p><a href="/study.html" target="_blank">{}</a></p>').format(words["report"])]
-        parts += [note(str(line)) for line in found["notes"]]
         parts += [heading(words["table"]), table(main_rows(entries), TITLES[language])]
+        parts += [folded(words["notes"], map(str, found["notes"]))]
         if found.get("differences"):
             parts += [heading(words["differences"]), *map(note, findings(found["differences"]))]
         parts += _pictures(folder, served, found, words)
@@ -131,7 +136,7 @@ def _picture(path: Path, title: str = "") -> list[Markup]:
     if not path.is_file():
         return []
     source = _source(path, path.stat().st_mtime_ns)
-    return [*([heading(title)] if title else []), chart(source, alt=title or path.stem)]
+    return [*([heading(title)] if title else []), chart(source, alt=title or path.stem, wide=True)]
 
 
 @functools.lru_cache(maxsize=32)

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from common.demo import Limits, Tab, upload_name, uploaded
+from common.demo import Limits, Tab, answering, upload_name, uploaded
 from common.demo_html import bars, block, chart, figure, heading, note, percent, pictures, problem, said
 from common.demo_options import DemoOptions
 from common.errors import UserError
@@ -43,7 +43,7 @@ _SIDE = 160  # pixels of a frame
 _EXAMPLES = 6
 
 PHRASES = {
-    "title": {"vi": "Phân loại một đoạn phim", "en": "Classify a clip"},
+    "title": {"vi": "Đoạn phim", "en": "Clip"},
     "clip": {"vi": "Đoạn phim (mp4, mov, avi, webm, …)", "en": "Clip (mp4, mov, avi, webm, …)"},
     "classify": {"vi": "Phân loại", "en": "Classify"},
     "examples": {"vi": "Đoạn phim ví dụ", "en": "Example clips"},
@@ -177,7 +177,7 @@ def answer(watcher: Watcher, payload: Any, language: str, limits: Limits) -> str
 
 
 def shown(watcher: Watcher, watched: Watched, language: str) -> str:
-    """A result as HTML: bars, the class over time, the frames with their weights, and what must be known to believe it."""
+    """A result as HTML: bars, the class over time, the frames with their weights, and how far to believe it."""
     phrases = said(PHRASES, language)
     classes = watcher.classifier.model.config.classes
     parts = [heading(phrases["class"]), Markup('<p class="first">{}</p>').format(watched.best[0]["class"])]
@@ -271,7 +271,7 @@ def video_tab(options: DemoOptions) -> Tab | None:
 def _build(watcher: Watcher, clips: Sequence[Path], language: str, limits: Limits) -> None:
     phrases = said(PHRASES, language)
     with gr.Row():
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=280, scale=2):
             # No kinds of file are named: Gradio would refuse others, in English, before we could say why.
             clip = gr.File(label=phrases["clip"], height=160, elem_id="clip")
             button = gr.Button(phrases["classify"], variant="primary", elem_id="classify")
@@ -283,10 +283,13 @@ def _build(watcher: Watcher, clips: Sequence[Path], language: str, limits: Limit
                     elem_id="clips",
                     api_visibility="private",
                 )
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=280, scale=3):
             found = gr.HTML(block(note(phrases["empty"])), elem_id="class")
 
+    @answering(language)
     def said_to(payload: Any) -> str:
         return answer(watcher, payload, language, limits)
 
-    button.click(said_to, inputs=[clip], outputs=found, preprocess=False, api_visibility="private")
+    button.click(
+        said_to, inputs=[clip], outputs=found, preprocess=False, scroll_to_output=True, api_visibility="private"
+    )

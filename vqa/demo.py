@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from common.demo import Limits, Tab, upload_name, uploaded
+from common.demo import Limits, Tab, answering, upload_name, uploaded
 from common.demo_html import bars, block, figure, heading, looked, note, percent, pictures, problem, said, small, words
 from common.demo_options import DemoOptions
 from common.errors import UserError
@@ -36,12 +36,12 @@ MOST_QUESTION = 200
 """Letters of a question: beyond, a model has stopped reading for long."""
 _TOP = 5
 _EXAMPLES = 6  # photos
-_QUESTIONS = 8  # to pick from
+_QUESTIONS = 6  # to pick from
 _SHOWN = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")  # what any browser shows
 _SCENE = 256  # pixels of an embedded scene on the page
 
 PHRASES = {
-    "title": {"vi": "Hỏi một bức ảnh", "en": "Ask a picture"},
+    "title": {"vi": "Hỏi ảnh", "en": "Picture"},
     "photo": {"vi": "Ảnh", "en": "Photo"},
     "drop": {
         "vi": "Thả ảnh vào đây\n- hoặc -\nBấm để chọn ảnh",
@@ -233,7 +233,8 @@ def _looks(config: Any, asked: Asked, photo: Image.Image, phrases: dict[str, str
     x0, y0, x1, y1 = asked.box
     cut = x0 > 0.5 or y0 > 0.5 or x1 < photo.width - 0.5 or y1 < photo.height - 0.5
     aside = [phrases["bright"]] + [phrases["cropped"]] * cut
-    aside += [phrases[config.attention_weights]] * (config.attention_weights != "learned")
+    if config.attention_weights != "learned":
+        aside += [phrases[config.attention_weights]]
     return [pictures(figures), note(" ".join(aside))]
 
 
@@ -325,7 +326,7 @@ def _build(
 ) -> None:
     phrases = said(PHRASES, language)
     with gr.Row():
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=280, scale=2):
             photo = gr.Image(
                 label=phrases["photo"],
                 placeholder=phrases["drop"],
@@ -351,18 +352,19 @@ def _build(
                     elem_id="questions",
                     api_visibility="private",
                 )
-            if photos:
-                both = any(text for _, text in photos)
-                gr.Examples(
-                    [[str(path), text] if both else [str(path)] for path, text in photos],
-                    inputs=[photo, question] if both else [photo],
-                    label=phrases["examples"],
-                    elem_id="photos",
-                    api_visibility="private",
-                )
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=280, scale=3):
             found = gr.HTML(block(note(phrases["empty"])), elem_id="answer")
+    if photos:
+        both = any(text for _, text in photos)
+        gr.Examples(
+            [[str(path), text] if both else [str(path)] for path, text in photos],
+            inputs=[photo, question] if both else [photo],
+            label=phrases["examples"],
+            elem_id="photos",
+            api_visibility="private",
+        )
 
+    @answering(language)
     def said_to(payload: Any, text: Any) -> str:
         return answer(asker, payload, text, language, limits)
 
@@ -372,5 +374,6 @@ def _build(
         inputs=[photo, question],
         outputs=found,
         preprocess=False,
+        scroll_to_output=True,
         api_visibility="private",
     )
