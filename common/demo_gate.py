@@ -61,9 +61,11 @@ class Gate:
         self.folder, self.most_bytes, self.most_stored = folder, most_bytes, most_stored
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # the page needs none
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":  # sockets are of no use to the page
-                await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
 
         async def guarded(message: Any) -> None:

@@ -57,7 +57,8 @@ footer { display: none !important; }
 .hoianh summary { cursor: pointer; margin: .6rem 0; }
 .hoianh .words span { display: inline-block; padding: .1rem .35rem; margin: .1rem; border-radius: .2rem; }
 .hoianh .scroll { overflow-x: auto; max-width: 100%; }
-.hoianh table { border: 0 !important; border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+.hoianh table { border: 0 !important; border-collapse: collapse; font-size: .85rem;
+  font-variant-numeric: tabular-nums; }
 #photos table { width: 100%; }
 #photos th, #photos td { white-space: normal !important; overflow-wrap: anywhere; }
 #photos .table-wrap { max-width: 100%; overflow-x: auto; }
