@@ -19,13 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from common.demo_gate import Gate
-from common.demo_html import CSS, problem, said
-from common.demo_options import ServeOptions
 from common.errors import UserError, reason
-from common.interruption import terminated_like_interrupted
 
 try:
     import gradio as gr
@@ -34,6 +28,13 @@ try:
     from starlette.responses import FileResponse, RedirectResponse
 except ImportError as error:
     raise UserError(f'the page needs Gradio ({reason(error)}): pip install -e ".[demo]"') from None
+
+from markupsafe import Markup
+
+from common.demo_gate import Gate
+from common.demo_html import CSS, problem, said
+from common.demo_options import ServeOptions
+from common.interruption import terminated_like_interrupted
 
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -51,7 +52,7 @@ PHRASES = {
     },
 }
 
-# Gradio's own words. It has none in Vietnamese, and takes English or the browser's.
+# Gradio's own words, where it has none.
 GRADIO = {
     "vi": {
         "common": {
@@ -86,7 +87,6 @@ GRADIO = {
             "connection_can_break": "Trên điện thoại, kết nối có thể đứt khi rời trang hoặc khi máy ngủ.",
         },
     },
-    "en": {},
 }
 # What Gradio says in the browser, in English whatever the language: pattern, and what is said instead.
 TOASTS = {
@@ -108,6 +108,9 @@ TOASTS = {
 }
 _SCRIPT = """() => {
   document.documentElement.lang = LANGUAGE;
+  // Gradio follows the browser's language, and has no other way to another one than the module that keeps it.
+  const core = performance.getEntriesByType("resource").find((entry) => /\\/assets\\/core-[^/]*\\.js$/.test(entry.name));
+  if (core) import(core.name).then((module) => module.changeLocale && module.changeLocale(LANGUAGE));
   const said = TOASTS.map(([pattern, text]) => [new RegExp(pattern), text]);
   const translate = (node) => {
     const told = node.nodeValue.trim();
@@ -121,9 +124,11 @@ _SCRIPT = """() => {
   }).observe(document.body, { childList: true, subtree: true, characterData: true });
 }"""
 
-# Of any browser, so that its language does not decide.
-_LOCALES = ("ar ca ckb de en es et eu fa fi fr he hi ja ko lt nb nl pl pt pt-BR ro ru sv ta th tr uk ur uz vi").split()
-_LOCALES += ["zh-CN", "zh-TW"]
+SCROLL = """() => {
+  const found = document.querySelector("PLACE");
+  if (found.getBoundingClientRect().top > innerHeight / 3) found.scrollIntoView({ behavior: "smooth" });
+}"""
+"""For the browser, with a selector in the place of PLACE: a result that is below the screen comes into sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +212,7 @@ def page(tabs: Sequence[Tab], language: str, options: ServeOptions, folder: Path
                     with gr.Tab(tab.title[language]):
                         tab.build(language, folder)
     blocks.queue(max_size=options.queue, default_concurrency_limit=1, api_open=False)
-    words = GRADIO[language]
-    blocks.i18n_instance = gr.I18n(**({locale: words for locale in _LOCALES} if words else {}))
+    blocks.i18n_instance = gr.I18n(**GRADIO)
     return blocks
 
 

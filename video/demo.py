@@ -290,6 +290,4 @@ def _build(watcher: Watcher, clips: Sequence[Path], language: str, limits: Limit
     def said_to(payload: Any) -> str:
         return answer(watcher, payload, language, limits)
 
-    button.click(
-        said_to, inputs=[clip], outputs=found, preprocess=False, scroll_to_output=True, api_visibility="private"
-    )
+    button.click(said_to, inputs=[clip], outputs=found, preprocess=False, api_visibility="private")

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from common.demo import Limits, Tab, answering, upload_name, uploaded
+from common.demo import SCROLL, Limits, Tab, answering, upload_name, uploaded
 from common.demo_html import bars, block, figure, heading, looked, note, percent, pictures, problem, said, small, words
 from common.demo_options import DemoOptions
 from common.errors import UserError
@@ -374,6 +374,5 @@ def _build(
         inputs=[photo, question],
         outputs=found,
         preprocess=False,
-        scroll_to_output=True,
         api_visibility="private",
-    )
+    ).then(None, js=SCROLL.replace("PLACE", "#answer"), api_visibility="private")
