@@ -99,6 +99,7 @@ TOASTS = {
             "Mất kết nối với trang này.",
         ],
         ["^Error$", "Lỗi"],
+        ["^Click to Access Webcam$", "Bấm để dùng máy ảnh"],
     ],
     "en": [
         ["^Invalid file type: (.*?)\\. Only .*", "$1 is not a photo. Use JPEG, PNG or WebP."],
@@ -109,7 +110,8 @@ TOASTS = {
 _SCRIPT = """() => {
   document.documentElement.lang = LANGUAGE;
   // Gradio follows the browser's language, and has no other way to another one than the module that keeps it.
-  const core = performance.getEntriesByType("resource").find((entry) => /\\/assets\\/core-[^/]*\\.js$/.test(entry.name));
+  const loaded = performance.getEntriesByType("resource");
+  const core = loaded.find((entry) => /\\/assets\\/core-[^/]*\\.js$/.test(entry.name));
   if (core) import(core.name).then((module) => module.changeLocale && module.changeLocale(LANGUAGE));
   const said = TOASTS.map(([pattern, text]) => [new RegExp(pattern), text]);
   const translate = (node) => {
@@ -117,8 +119,8 @@ _SCRIPT = """() => {
     for (const [pattern, text] of said) if (pattern.test(told)) { node.nodeValue = told.replace(pattern, text); break; }
   };
   new MutationObserver(() => {
-    for (const toast of document.querySelectorAll(".toast-body")) {
-      const texts = document.createTreeWalker(toast, NodeFilter.SHOW_TEXT);
+    for (const place of document.querySelectorAll(".toast-body, #photo button")) {
+      const texts = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
       while (texts.nextNode()) translate(texts.currentNode);
     }
   }).observe(document.body, { childList: true, subtree: true, characterData: true });

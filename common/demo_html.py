@@ -44,7 +44,7 @@ footer { display: none !important; }
 .hoianh .bars .bar i { display: block; height: 100%; background: #0072b2; }
 .hoianh .bars .figure { text-align: right; font-variant-numeric: tabular-nums; }
 .hoianh .grid { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9rem), 1fr)); }
-.hoianh .grid.small { grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .45rem; }
+.hoianh .grid.small { grid-template-columns: repeat(auto-fill, minmax(max(4.4rem, 21%), 1fr)); gap: .45rem; }
 .hoianh figure { margin: 0; }
 .hoianh figure img { display: block; width: 100%; height: auto; border-radius: .25rem; background: #fff; }
 .hoianh figcaption { font-size: .9rem; margin-top: .2rem; }
@@ -66,6 +66,8 @@ footer { display: none !important; }
 .hoianh th, .hoianh td { padding: .3rem .55rem !important; text-align: right; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .hoianh thead th { vertical-align: bottom; white-space: normal; min-width: 5.5rem; }
+.hoianh thead, .hoianh tbody, .hoianh tr { border: 0 !important; }
+.hoianh td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
 .hoianh tbody th { font-weight: 400; }
 .hoianh th:first-child { text-align: left; white-space: normal; min-width: 8rem; }
 """
@@ -164,7 +166,10 @@ def table(rows: Sequence[Mapping[str, object]], titles: Mapping[str, str]) -> Ma
     body = Markup("")
     for row in rows:
         first, *others = row.values()
-        cells = Markup("").join(Markup("<td>{}</td>").format(value) for value in others)
+        cells = Markup("").join(
+            Markup('<td class="{}">{}</td>').format("text" if str(value)[:1].isalpha() else "", value)
+            for value in others
+        )
         body += Markup('<tr><th scope="row">{}</th>{}</tr>').format(first, cells)
     return Markup(
         '<div class="scroll" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'

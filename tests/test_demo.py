@@ -7,6 +7,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -355,6 +356,23 @@ def test_both_pages_are_served_without_an_api(scenes_run, folder):
         for path in ("/etc/passwd", str(ROOT / "README.md"), str(scenes_run / "config.yaml")):
             assert client.get(f"/vi/gradio_api/file={path}").status_code in (403, 404), path
     assert not Path(kept).exists()  # gone with the page
+
+
+def test_uploads_are_deleted_after_a_while_and_examples_stay(scenes_run, folder):
+    photos = scenes_run.parent / "scenes" / "images"
+    options = parse(DemoOptions, ["--vqa", str(scenes_run), "--photos", str(photos), "--keep-minutes", "0.02"])
+    with TestClient(make_app([vqa_tab(options)], options, folder), base_url="http://localhost") as client:
+        shown = re.findall(r"/gradio_api/file=([^\"]+?\.png)", client.get("/vi/").text)
+        (kept,) = client.post("/vi/gradio_api/upload", files={"files": ("a.png", b"x" * 1000)}).json()
+        assert shown and Path(kept).is_file()
+        for _ in range(100):
+            if not Path(kept).exists():
+                break
+            time.sleep(0.1)
+        assert not Path(kept).exists()
+        time.sleep(1.5)  # another round
+        for path in shown:
+            assert client.get(f"/vi/gradio_api/file={path}").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ _FRAMES = 16  # on the page
 _POINTS = 32  # of the curve: each is a pass through the head
 _SIDE = 160  # pixels of a frame
 _EXAMPLES = 6
+_SEED = 59  # of the embedded example clips: not those that are trained on, and all bright enough to be seen
 
 PHRASES = {
     "title": {"vi": "Đoạn phim", "en": "Clip"},
@@ -246,7 +247,7 @@ def _trained_on_motions(run: str) -> bool:
 
 
 def _motions(folder: Path) -> list[Path]:
-    clips = write_motions(folder / "motions", seed=4, train=1, validation=1, test=_EXAMPLES) / "clips"
+    clips = write_motions(folder / "motions", seed=_SEED, train=1, validation=1, test=_EXAMPLES) / "clips"
     made = sorted(clips.iterdir())[-_EXAMPLES:]
     return [path.rename(folder / f"clip-{number}.mp4") for number, path in enumerate(made, start=1)]
 
