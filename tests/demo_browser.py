@@ -55,7 +55,7 @@ def served(*arguments: object) -> Iterator[tuple[str, subprocess.Popen]]:
 def opened(browser, address: str, size: dict[str, int] = DESKTOP):
     """The page, loaded, and the addresses that it asks for from then on."""
     page = browser.new_page(viewport=size, locale="en-US", permissions=["camera"])
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)  # other work may share the machine
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)

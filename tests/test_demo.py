@@ -122,6 +122,23 @@ def test_a_model_without_attention_says_so(tmp_path, folder):
     assert "xyzzy" in ask(asker, payload(photo(folder)), "xyzzy màu gì", "en", LIMITS).partition("never learnt")[2]
 
 
+def test_words_and_what_was_found_are_shown_too(tmp_path, folder):
+    """Of a model that attends over words as well, with a net that looks for what is asked about."""
+    asker = Asker(str(train_scenes(tmp_path, "--attention", "--attention-over", "both", "--grounding")))
+    said = ask(asker, payload(photo(folder)), QUESTION, "vi", LIMITS)
+    config = asker.answerer.model.config
+    assert config.grounds and said.count("<img") == 1 + config.glimpses + 1
+    assert said.count(VQA["grounding"]["vi"]) == 2  # under its picture, and in place of it
+    pieces = asker.answerer.processor.questions.tokens(QUESTION)
+    assert said.partition(VQA["words"]["vi"])[2].count("<span") == len(pieces)
+
+
+def test_a_model_that_sees_no_photo_asks_for_none(tmp_path, folder):
+    asker = Asker(str(train_scenes(tmp_path, "--inputs", "question")))
+    said = ask(asker, None, QUESTION, "en", LIMITS)
+    assert VQA["blind"]["en"] in said and "bars" in said and "<img" not in said
+
+
 def test_wrong_questions_and_photos_are_told_in_words(scenes_run, folder, tmp_path):
     asker = Asker(str(scenes_run))
     (folder / "a.jpg").write_text("no photo", encoding="utf-8")
