@@ -8,7 +8,6 @@ Gradio's `launch` is not used: it looks for addresses of its own, and can open t
 """
 
 import functools
-import json
 import os
 import socket
 import tempfile
@@ -34,6 +33,7 @@ from markupsafe import Markup
 from common.demo_gate import Gate
 from common.demo_html import CSS, problem, said
 from common.demo_options import ServeOptions
+from common.demo_words import GRADIO, script
 from common.interruption import terminated_like_interrupted
 
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
@@ -51,80 +51,6 @@ PHRASES = {
         "en": "A defect of this page, not a mistake of yours; it is told where the page runs.",
     },
 }
-
-# Gradio's own words, where it has none.
-GRADIO = {
-    "vi": {
-        "common": {
-            "or": "hoặc",
-            "clear": "Xóa",
-            "remove": "Bỏ",
-            "loading": "Đang tải",
-            "error": "Lỗi",
-            "empty": "Trống",
-            "submit": "Gửi",
-            "progress": "Tiến độ",
-            "no_devices": "Không tìm thấy máy ảnh",
-            "download": "Tải về",
-        },
-        "upload_text": {
-            "drop_image": "Thả ảnh vào đây",
-            "drop_file": "Thả tệp vào đây",
-            "click_to_upload": "Bấm để chọn tệp",
-            "paste_clipboard": "Dán từ bộ nhớ tạm",
-        },
-        "image": {
-            "allow_webcam_access": "Hãy cho phép dùng máy ảnh.",
-            "image": "Ảnh",
-            "remove_image": "Bỏ ảnh",
-            "drop_to_upload": "Thả một bức ảnh vào đây",
-        },
-        "file": {"uploading": "Đang gửi..."},
-        "status": {"queue_position": "Đang chờ: {position} trong {size}"},
-        "blocks": {
-            "lost_connection": "Mất kết nối vì đã rời trang. Đang xếp hàng lại...",
-            "waiting_for_inputs": "Tệp chưa gửi xong, hãy thử lại.",
-            "connection_can_break": "Trên điện thoại, kết nối có thể đứt khi rời trang hoặc khi máy ngủ.",
-        },
-    },
-}
-# What Gradio says in the browser, in English whatever the language: pattern, and what is said instead.
-TOASTS = {
-    "vi": [
-        ["^Invalid file type: (.*?)\\. Only .*", "$1 không phải là ảnh. Hãy dùng JPEG, PNG hoặc WebP."],
-        ['^File\\(s\\) exceed the maximum allowed size of ([\\d.]+) Mb: "(.*)"$', "$2 quá lớn: nhiều nhất $1 MB."],
-        ["^Queue is full.*", "Đang có quá nhiều người chờ. Hãy thử lại sau ít phút."],
-        [
-            "^(Connection errored out|Could not connect|Connection to the server was lost).*",
-            "Mất kết nối với trang này.",
-        ],
-        ["^Error$", "Lỗi"],
-        ["^Click to Access Webcam$", "Bấm để dùng máy ảnh"],
-    ],
-    "en": [
-        ["^Invalid file type: (.*?)\\. Only .*", "$1 is not a photo. Use JPEG, PNG or WebP."],
-        ['^File\\(s\\) exceed the maximum allowed size of ([\\d.]+) Mb: "(.*)"$', "$2 is too large: at most $1 MB."],
-        ["^Queue is full.*", "Too many people are waiting. Try again in a few minutes."],
-    ],
-}
-_SCRIPT = """() => {
-  document.documentElement.lang = LANGUAGE;
-  // Gradio follows the browser's language, and has no other way to another one than the module that keeps it.
-  const loaded = performance.getEntriesByType("resource");
-  const core = loaded.find((entry) => /\\/assets\\/core-[^/]*\\.js$/.test(entry.name));
-  if (core) import(core.name).then((module) => module.changeLocale && module.changeLocale(LANGUAGE));
-  const said = TOASTS.map(([pattern, text]) => [new RegExp(pattern), text]);
-  const translate = (node) => {
-    const told = node.nodeValue.trim();
-    for (const [pattern, text] of said) if (pattern.test(told)) { node.nodeValue = told.replace(pattern, text); break; }
-  };
-  new MutationObserver(() => {
-    for (const place of document.querySelectorAll(".toast-body, #photo button")) {
-      const texts = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
-      while (texts.nextNode()) translate(texts.currentNode);
-    }
-  }).observe(document.body, { childList: true, subtree: true, characterData: true });
-}"""
 
 SCROLL = """() => {
   const found = document.querySelector("PLACE");
@@ -264,7 +190,7 @@ def make_app(tabs: Sequence[Tab], options: ServeOptions, folder: Path) -> Gate:
             # Names alone: Gradio fetches a font that it is given as an object.
             theme=gr.themes.Default(primary_hue="blue", font=fonts, font_mono=["ui-monospace", "monospace"]),
             css=CSS,
-            js=_SCRIPT.replace("LANGUAGE", json.dumps(language)).replace("TOASTS", json.dumps(TOASTS[language])),
+            js=script(language),
             app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         )
     most = Limits.of(options).most_bytes

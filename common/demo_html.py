@@ -21,8 +21,10 @@ _QUALITY = 85
 CSS = """
 .gradio-container { min-width: 0; max-width: min(72rem, 100%) !important; margin: 0 auto !important; }
 footer { display: none !important; }
-.hoianh, .hoianh-head { --soft: #545b64; }
-.dark .hoianh, .dark .hoianh-head { --soft: #b3bac2; }
+.hoianh { --soft: #545b64; }
+.hoianh-head { --soft: #545b64; }
+.dark .hoianh { --soft: #b3bac2; }
+.dark .hoianh-head { --soft: #b3bac2; }
 .hoianh-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem 1rem; }
 .hoianh-head h1 { font-size: 1.6rem; margin: 0; }
 .hoianh-head p { margin: 0; color: var(--soft); flex: 1 1 12rem; }

@@ -31,9 +31,10 @@ from video.demo import PHRASES as VIDEO
 from video.demo import Watcher
 from video.demo import answer as classify
 from video.predict import Classifier
-from vqa.demo import MOST_QUESTION, Asker, example_photos, example_questions, vqa_tab
+from vqa.demo import MOST_QUESTION, Asker, vqa_tab
 from vqa.demo import PHRASES as VQA
 from vqa.demo import answer as ask
+from vqa.demo_examples import example_photos, example_questions
 from vqa.predict import Answerer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from video_helpers import write_clip
 from common.demo_html import percent
 from video.demo import PHRASES as VIDEO
 from vqa.demo import PHRASES as VQA
-from vqa.demo import example_questions
+from vqa.demo_examples import example_questions
 from vqa.predict import Answerer
 
 QUESTION = "hình ở góc trên bên trái màu gì"
