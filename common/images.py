@@ -37,6 +37,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 _ONE_LARGE = threading.Lock()
 
 
+class TooLarge(UserError):
+    """A photo of more pixels or bytes than are read."""
+
+
 def _renew_lock() -> None:
     """A process forked while a thread decodes would wait for ever for that thread, which it does not have."""
     global _ONE_LARGE
@@ -86,13 +90,13 @@ def read_image(path: str | Path, *, shrink_to: int | None = None, max_pixels: in
 
     Transparent parts become white, grey and CMYK become RGB, 16 bits become 8. `shrink_to` lets a JPEG be decoded at
     1/2, 1/4 or 1/8 of its size, many times faster, as long as both sides stay at least that many pixels.
-    Raises `UserError` that names the file and the reason, whatever bytes it holds.
+    Raises `UserError` that names the file and the reason, whatever bytes it holds; `TooLarge` is one.
     """
     path = Path(path)
     if not path.is_file():  # also keeps us from waiting for ever on a pipe
         raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such image file"))
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path}: has {path.stat().st_size:,} bytes; photos of at most {MAX_BYTES:,} are read")
+        raise TooLarge(f"{path}: has {path.stat().st_size:,} bytes; photos of at most {MAX_BYTES:,} are read")
     return _read(path, str(path), path.stat().st_size, shrink_to, max_pixels)
 
 
@@ -115,7 +119,7 @@ def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | No
             warnings.simplefilter("ignore")
             with Image.open(source, formats=FORMATS) as image:
                 if not 0 < image.width * image.height <= max_pixels:
-                    raise UserError(f"{name}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
+                    raise TooLarge(f"{name}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
                 if shrink_to is not None:
                     image.draft(None, (shrink_to, shrink_to))  # does nothing unless it is a JPEG
                 with _ONE_LARGE if image.width * image.height > _LARGE else nullcontext():
@@ -126,7 +130,9 @@ def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | No
     except UnidentifiedImageError:
         reason = "the file is empty" if not length else f"not an image of a known kind: {', '.join(FORMATS)}"
     except Image.DecompressionBombError:
-        reason = f"too many pixels; at most {max_pixels:,} are read"
+        raise TooLarge(
+            f"{name}: cannot be read as an image (too many pixels; at most {max_pixels:,} are read)"
+        ) from None
     except Exception as error:  # on damaged bytes a decoder raises nearly anything (struct.error, IndexError, ...)
         reason = " ".join(str(error).split()) or type(error).__name__
     raise UserError(f"{name}: cannot be read as an image ({reason})")
