@@ -38,9 +38,9 @@ class DemoOptions(ServeOptions):
     """A page in the browser: ask a picture, classify a clip, look at a study. Give any of --vqa, --video and --study.
 
     examples:
-      scripts/demo.py --vqa RUN
-      scripts/demo.py --vqa RUN --photos FOLDER --video RUN --clips FOLDER --study STUDY_DIR
-      scripts/demo.py --vqa RUN --language en --port 8000 --max-upload-mb 5
+      python scripts/demo.py --vqa RUN
+      python scripts/demo.py --vqa RUN --photos FOLDER --video RUN --clips FOLDER --study STUDY_DIR
+      python scripts/demo.py --vqa RUN --language en --port 8000 --max-upload-mb 5
     """
 
     vqa: str | None = None
