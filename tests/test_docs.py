@@ -26,7 +26,11 @@ def messages() -> list[str]:
     for package in ("common", "vqa", "video"):
         for path in (ROOT / package).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UserError" and node.args:
+                if (
+                    isinstance(node, ast.Call)
+                    and getattr(node.func, "id", "") in ("UserError", "TooLarge")
+                    and node.args
+                ):
                     found.append(told(node.args[0]))
     return found
 

@@ -164,7 +164,16 @@ def test_views_differ_and_come_out_the_same_again(photos, tmp_path):
         one.take([(hashes[6], 3)])
 
 
-def test_an_interrupted_extraction_goes_on(photos, tmp_path, monkeypatch):
+@pytest.fixture
+def one_thread():
+    """Several work on batches side by side, and which of them are whole by then is a matter of chance."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_an_interrupted_extraction_goes_on(photos, tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(features, "_SHARD_BYTES", 1)  # a shard per batch
     encoder = make_encoder()
     expected = direct(encoder, photos)
