@@ -8,15 +8,16 @@ neither holds for batches whose tensors differ in length nor scores every sample
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
 from common.interruption import ignore_signals
 from common.streams import Stream
+from common.workers import loading_context
 
 Key = tuple[int, int]  # item, and the draw that decides its augmented view (0: the plain one)
 
@@ -121,17 +122,19 @@ def evaluation_batches(
 
 def _loader(source: BatchSource, parts: list[list[Key]], workers: int, *, apart: bool = False) -> DataLoader:
     """`apart`: it draws no random number of its own from torch's, as it has done once at the start of an epoch."""
+    workers = min(workers, len(parts))
     return DataLoader(
-        source,
+        cast(Dataset, source),  # which is asked for no more than its items
         batch_sampler=parts,
         collate_fn=_whole,
-        num_workers=min(workers, len(parts)),
+        num_workers=workers,
+        multiprocessing_context=loading_context(workers),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_signals,
         generator=torch.Generator() if apart else None,
     )
 
 
-def _whole(batch: dict[str, Any]) -> dict[str, Any]:
+def _whole(batch: Any) -> dict[str, Any]:
     """`__getitems__` already made the batch."""
     return batch

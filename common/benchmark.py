@@ -1,8 +1,8 @@
 """Measuring side by side: what each way costs in the same run, as medians, with the aims beside.
 
-Belongs here: the clock, the figures, the machine's description, and the order of the parts. What is measured is in
-`common/benchmark_encoding.py` and `common/benchmark_training.py`, of clips in `video/benchmark.py` and of questions in
-`vqa/benchmark.py`; how it is shown is in `common/benchmark_tables.py`.
+Belongs here: the clock, the figures and the machine's description. The order of the parts, and what becomes of what
+they found, is `common/benchmark_run.py`'s. What is measured is in `common/benchmark_encoding.py` and
+`common/benchmark_training.py`, of clips in `video/benchmark.py` and of questions in `vqa/benchmark.py`.
 """
 
 import gc
@@ -11,22 +11,19 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 
 from common.benchmark_options import BenchmarkOptions
-from common.benchmark_tables import fill_page, show
-from common.config import to_plain
-from common.errors import UserError, reason
-from common.files import read_json
-from common.runs import refuse_existing, write_json
+from common.errors import UserError
+
+Item = TypeVar("Item")
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
@@ -39,7 +36,7 @@ class Side:
     seconds: list[float] = field(default_factory=list)
     """wall time of each repeat"""
     core_seconds: list[float] = field(default_factory=list)
-    """processor time of each repeat, processes that it started and waited for included"""
+    """processor time of each repeat, processes that it started and waited for included; none: not known"""
     units: int = 1
     """of what is counted (samples, steps, frames), in each repeat"""
     unit: str = ""
@@ -67,11 +64,14 @@ class Measured:
     sides: list[Side] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """what was measured on: plain values by name, for what is computed from the figures"""
 
     def add(self, other: "Measured") -> None:
         self.sides += other.sides
         self.figures += other.figures
         self.notes += other.notes
+        self.facts |= other.facts
 
 
 @dataclass(kw_only=True)
@@ -89,23 +89,40 @@ Part = Callable[[Bench], Measured]
 
 
 def side_by_side(
-    sides: Mapping[str, Callable[[], object]], repeats: int, *, units: int = 1, unit: str = "", warm: bool = True
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    *,
+    units: int = 1,
+    unit: str = "",
+    warm: bool = True,
+    seldom: Sequence[str] = (),
 ) -> dict[str, Side]:
     """Time each of `sides`, all of them in turn, `repeats` times; with `warm` once before, which does not count.
 
-    In turn, so that whatever else the machine does falls on all of them alike.
+    In turn, so that whatever else the machine does falls on all of them alike. What a side left a GPU to do is part of
+    its time, and not of the next side's. Those `seldom` timed, for they are slow, are so in the first two repeats.
     """
     found = {name: Side(name=name, units=units, unit=unit) for name in sides}
     for repeat in range(-1 if warm else 0, repeats):
         for name, function in sides.items():
+            if name in seldom and repeat not in (0, 1):
+                continue
             gc.collect()
+            synchronise()
             before, started = core_seconds(), time.perf_counter()
             function()
+            synchronise()
             wall, cores = time.perf_counter() - started, core_seconds() - before
             if repeat >= 0:
                 found[name].seconds.append(wall)
                 found[name].core_seconds.append(cores)
     return found
+
+
+def synchronise() -> None:
+    """Wait until a GPU has done what it was given, for it works while Python goes on; elsewhere nothing waits."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def core_seconds() -> float:
@@ -114,9 +131,15 @@ def core_seconds() -> float:
     return time.process_time() + now.children_user + now.children_system
 
 
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of `items`, evenly spread over them."""
+    count = min(most, len(items))
+    return [items[place * len(items) // count] for place in range(count)]
+
+
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median over the repeats of one side's time in another's, in the same repeat."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+    """The median of one side's time in another's, in the same repeat; over the repeats that both have."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=False))
 
 
 def ratio(what: str, above: Side, below: Side, *, aim: float | None = None, at_most: bool = True) -> Figure:
@@ -185,44 +208,3 @@ def child(arguments: Sequence[str], *, processes: int = 1, threads: int) -> str:
         last = [line for line in result.stderr.splitlines() if "error" in line.lower()] or [result.stderr[-300:]]
         raise UserError(f"benchmark: {' '.join(arguments[:3])} … failed: {last[-1]}")
     return result.stdout
-
-
-def run_benchmark(options: BenchmarkOptions, parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
-    """Measure the parts that were asked for, print and write what they found; or show an earlier run's figures."""
-    if options.measured is not None:
-        try:
-            found = read_json(Path(options.measured))
-            found["machine"], found["parts"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"--measured {options.measured}: is not what --output writes ({reason(error)})") from None
-    else:
-        refuse_existing(options.output, overwrite=options.overwrite)
-        found = _measure(options, parts)
-        write_json(Path(options.output), found)
-    print(show(found), flush=True)
-    if options.page is not None:
-        fill_page(Path(options.page), found)
-    return found
-
-
-def _measure(options: BenchmarkOptions, parts: Mapping[str, Sequence[Part]]) -> dict[str, Any]:
-    wanted = options.only or tuple(part for part in parts if part != "g" or torch.cuda.is_available())
-    about, started = machine(), time.perf_counter()
-    torch.set_num_threads(about["cores"])
-    found: dict[str, Any] = {"machine": about, "options": to_plain(options), "parts": {}}
-    found["options"] |= {"data": [Path(folder).name for folder in options.data], "output": None, "page": None}
-    found["options"]["weights"] = Path(options.weights).name
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        bench = Bench(
-            options=options,
-            folder=Path(folder),
-            cores=about["cores"],
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-        for name in sorted(wanted):
-            measured, before = Measured(), time.perf_counter()
-            for part in parts[name]:
-                measured.add(part(bench))
-            found["parts"][name] = asdict(measured) | {"took_seconds": round(time.perf_counter() - before, 1)}
-            bench.say(f"part {name}: {time.perf_counter() - before:.0f} s")
-    return found | {"took_seconds": round(time.perf_counter() - started, 1)}

@@ -1,12 +1,13 @@
-"""The benchmark's parts about encoders: what extraction costs beside its limits, and a GPU's throughput.
+"""The benchmark's parts about encoders: what extraction costs beside its limits, and features from the cache.
 
-Belongs here: any `ViewSource`, photos or clips alike; which files these are is for the tasks' benchmarks to say.
+Belongs here: any `ViewSource`, photos or clips alike; which files these are is for the tasks' benchmarks to say. What
+only a GPU's rates tell is in `common/benchmark_gpu.py`.
 """
 
 import itertools
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.benchmark import Bench, Figure, Measured, Side, has_bf16, median_ratio, ratio, side_by_side
-from common.encoders import Encoder, build_encoder
-from common.encoding import encode_batches
-from common.features import View, ViewDataset, ViewSource, cached_features, collate_views
+from common.encoders import Encoder, build_encoder, count_parameters
+from common.encoding import encode_batches, encoder_for
+from common.features import FeatureStore, View, ViewDataset, ViewSource, cached_features, collate_views
 from common.images import normalise
 
-_BATCH = 32
+File = tuple[str, str]
+"""A path, and the hash of what is there."""
+_GPU_SQUARES = 8192  # at least, of an extraction on a GPU: with fewer, the start of the loading processes is most of it
 
 
 def make_encoder(bench: Bench) -> Encoder:
@@ -30,103 +33,138 @@ def make_encoder(bench: Bench) -> Encoder:
     return build_encoder(bench.options.encoder, weights=bench.options.weights).eval()
 
 
+def squares_at_once(device: torch.device) -> int:
+    """How many an encoder sees at a time in `cached_features`, and so in all that is measured beside it."""
+    return 128 if device.type == "cuda" else 32
+
+
 def extraction(
-    bench: Bench, encoder: Encoder, source: ViewSource, files: Sequence[tuple[str, str]], *, kind: str
+    bench: Bench,
+    encoder: Encoder,
+    source: ViewSource,
+    files: Sequence[File],
+    *,
+    kind: str,
+    plain: bool,
+    pool: int | None = None,
 ) -> Measured:
-    """Features of `files` (path, hash) into an empty cache, beside their decoding alone and their encoding alone.
+    """Features of `files` into an empty cache, beside their decoding alone and their encoding alone.
 
     On a CPU decoding and encoding share the cores, so that both together take at least their core-seconds divided by
-    the cores; on a GPU they overlap, and encoding alone is the limit. The plain way: a loop over a loader, fp32, the
-    network as torchvision builds it, on every fourth file. What is computed in fp32 is kept in fp16, as by default;
-    bf16 is no default: reported figures are of features computed in fp32.
+    the cores. On a GPU they overlap, and the limit is the bare network on tensors that are there already, in batches of
+    the same size. `plain` measures the plain way, too (see `_plain`), all in fp32; the quickest of its settings counts.
+    What is computed in fp32 is kept in fp16, as by default; bf16 is no default: reported figures are of features
+    computed in fp32. `pool` as the task's training keeps them (see `cached_features`).
     """
     device = Accelerator().device
     views = [source.load(path, digest, 0) for path, digest in files]
     squares = sum(len(pixels) for pixels, _, _ in views)
-    per_batch = max(1, _BATCH // source.frames)
-    batches = [collate_views(views[start : start + per_batch]) for start in range(0, len(views), per_batch)]
-    some = files[::4]  # the plain way is several times as slow
+    batches = _batches(views, max(1, squares_at_once(device) // source.frames))
+    measured = Measured(facts=_about(encoder, source, views, device))
     caches = (bench.folder / f"{kind}-{number}" for number in itertools.count())
+    rounds = 1
+    if device.type == "cuda":
+        rounds = -(-_GPU_SQUARES // squares)
+        measured.facts[f"rounds of {kind}"] = rounds
+    many = repeated(files, rounds)
 
     def decode() -> None:
         for path, digest in files:
             source.load(path, digest, 0)
 
-    def encode(precision: str, compiled: bool = False) -> None:
-        for _ in encode_batches(
-            encoder,
-            batches,
-            preprocessing=source.preprocessing,
-            device=device,
-            precision=precision,
-            batch_size=_BATCH,
-            compiled=compiled,
-        ):
-            pass
+    def extract(precision: str) -> None:
+        cache = next(caches)
+        features_of(bench, encoder, source, many, cache=cache, precision=precision, pool=pool)
+        shutil.rmtree(cache)
 
-    sides = {
-        f"{kind}: decoding alone, one core": decode,
-        f"{kind}: encoding alone, fp32": lambda: encode("fp16"),
-        f"{kind}: extraction, fp32": lambda: _extract(encoder, source, files, next(caches), bench, "fp16"),
-        f"{kind}: the plain way, fp32": lambda: _plain(encoder, source, some, bench, device),
-        f"{kind}: encoding alone, bf16": lambda: encode("bf16"),
-        f"{kind}: extraction, bf16": lambda: _extract(encoder, source, files, next(caches), bench, "bf16"),
+    bare = _bare(encoder, batches, source, device, rounds, pool)
+    ways = {
+        "decoding alone, one core": decode,
+        "encoding alone, fp32": lambda: bare("fp16"),
+        "extraction, fp32": lambda: extract("fp16"),
+        "encoding alone, bf16": lambda: bare("bf16"),
+        "extraction, bf16": lambda: extract("bf16"),
     }
-    if bench.options.compile:
-        sides[f"{kind}: encoding alone, fp32, compiled"] = lambda: encode("fp16", compiled=True)
-    found = side_by_side(sides, bench.options.repeats, units=squares, unit="square")
-    alone, fp32, whole, plain, bf16, low, *compiled = found.values()
-    plain.units = sum(len(pixels) for pixels, _, _ in views[::4])
-    measured = Measured(sides=list(found.values()))
-    if device.type == "cuda":
-        share = statistics.median(a / b for a, b in zip(fp32.seconds, whole.seconds, strict=True))
-        measured.figures.append(
-            Figure(what=f"{kind}: extraction, of the encoder's rate", value=share, aim=0.95, at_most=False)
-        )
-    else:
-        measured.figures.append(_against_limit(f"{kind}: extraction, fp32", alone, fp32, whole, bench.cores))
-        measured.figures.append(_against_limit(f"{kind}: extraction, bf16", alone, bf16, low, bench.cores))
-    quick = has_bf16() or device.type == "cuda"
-    aim = 2.0 if quick else None
-    measured.figures.append(ratio(f"{kind}: the plain way, of extraction in bf16", plain, low, aim=aim, at_most=False))
-    measured.figures.append(ratio(f"{kind}: the plain way, of extraction in fp32", plain, whole))
-    measured.figures += [ratio(f"{kind}: encoding in fp32, of compiled", fp32, side) for side in compiled]
-    measured.figures.append(
-        Figure(
-            what=f"{kind}: cosine of features in bf16 and fp32, least",
-            value=_likeness(encoder, batches[:4], source, device),
-            unit="",
-        )
+    if plain:
+        for name, workers, threads in _plain_settings(bench.cores):
+            ways[name] = _plain(encoder, source, many, workers, threads, device)
+        if bench.options.compile:
+            ways["encoding alone, fp32, compiled"] = lambda: _encode(encoder, batches, source, device, "fp16", True)
+    found = side_by_side(
+        {f"{kind}: {name}": way for name, way in ways.items()},
+        bench.options.repeats,
+        units=squares,
+        unit="square",
+        seldom=[f"{kind}: {name}" for name in ways if name.startswith("the plain way")],
     )
+    sides = {name.removeprefix(f"{kind}: "): side for name, side in found.items()}
+    for name, side in sides.items():
+        side.units = squares * (1 if name.startswith("decoding") or name.endswith("compiled") else rounds)
+    measured.sides += found.values()
+    for precision in ("fp32", "bf16"):
+        alone, whole = sides[f"encoding alone, {precision}"], sides[f"extraction, {precision}"]
+        if device.type == "cuda":
+            share = median_ratio(alone.seconds, whole.seconds)
+            what = f"{kind}: extraction, {precision}, of the bare encoder's rate"
+            measured.figures.append(Figure(what=what, value=share, aim=0.95, at_most=False))
+        else:
+            decoding = sides["decoding alone, one core"]
+            measured.figures.append(
+                _against_limit(f"{kind}: extraction, {precision}", decoding, alone, whole, bench.cores)
+            )
+    if plain:
+        measured.figures += _of_plain(kind, sides, quick=has_bf16() or device.type == "cuda")
+        likeness = _likeness(encoder, batches[:4], source, device)
+        what = f"{kind}: cosine of features in bf16 and fp32, least"
+        measured.figures.append(Figure(what=what, value=likeness, unit=""))
     return measured
 
 
-def epoch_of_features(
-    bench: Bench, encoder: Encoder, source: ViewSource, files: Sequence[tuple[str, str]], *, kind: str
-) -> Measured:
-    """Each file's features once, in batches of 16 in any order: from the cache, and by decoding and encoding again."""
-    accelerator, precision, epochs = Accelerator(), "fp16", 10
-    store = cached_features(
+def repeated(files: Sequence[File], rounds: int) -> list[File]:
+    """These files so many times over, each under hashes of its own, so that nothing is found to be the same."""
+    return [(path, f"{digest[:-4]}{number:04x}") for number in range(rounds) for path, digest in files]
+
+
+def features_of(
+    bench: Bench,
+    encoder: Encoder,
+    source: ViewSource,
+    files: Sequence[File],
+    *,
+    cache: Path | None = None,
+    precision: str = "fp16",
+    pool: int | None = None,
+) -> FeatureStore:
+    """The features of these files, from a cache that is thrown away afterwards."""
+    return cached_features(
         encoder,
         [path for path, _ in files],
         [digest for _, digest in files],
         source=source,
         preprocessing=source.preprocessing,
-        cache=bench.folder / f"epoch-{kind}",
-        accelerator=accelerator,
+        cache=cache or bench.folder / "cache",
+        accelerator=Accelerator(),
         precision=precision,
+        pool=pool,
         workers=bench.cores,
     )
+
+
+def epoch_of_features(
+    bench: Bench, encoder: Encoder, source: ViewSource, files: Sequence[File], *, kind: str, pool: int | None = None
+) -> Measured:
+    """Each file's features once, in batches of 16 in any order: from the cache, and by decoding and encoding again.
+
+    `pool` as the task's training keeps them (see `cached_features`).
+    """
+    device, epochs = Accelerator().device, 10
+    store = features_of(bench, encoder, source, files, cache=bench.folder / f"epoch-{kind}", pool=pool)
     rows = [(digest, 0) for digest in dict.fromkeys(digest for _, digest in files)]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
     take = store.take_clips if source.frames > 1 else store.take
 
     def again() -> None:
-        loaded = loader(source, files, bench.cores)
-        for _ in encode_batches(
-            encoder, loaded, preprocessing=source.preprocessing, device=accelerator.device, precision=precision
-        ):
-            pass
+        _encode(encoder, loader(source, files, bench.cores, device), source, device, "fp16", pool=pool)
 
     def cached() -> None:
         for _ in range(epochs):
@@ -145,6 +183,140 @@ def epoch_of_features(
     return Measured(sides=[encoded, kept], figures=[figure])
 
 
+def loader(source: ViewSource, files: Sequence[File], workers: int, device: torch.device) -> DataLoader:
+    """Batches of the squares of these files, as extraction loads them."""
+    return DataLoader(
+        ViewDataset([path for path, _ in files], [(digest, 0) for _, digest in files], source),
+        batch_size=max(1, squares_at_once(device) // source.frames),
+        collate_fn=collate_views,
+        num_workers=min(workers, len(files)),
+        pin_memory=device.type == "cuda",
+    )
+
+
+def on_device(
+    batches: Iterable[tuple[torch.Tensor, Any]], source: ViewSource, device: torch.device
+) -> list[torch.Tensor]:
+    """The squares of these batches as a network takes them: normalised, channels last, on the device."""
+    return [
+        normalise(pixels.to(device), source.preprocessing).contiguous(memory_format=torch.channels_last)
+        for pixels, _ in batches
+    ]
+
+
+def run_bare(fast: Encoder, tensors: Sequence[torch.Tensor], precision: str) -> None:
+    """Tensors through a network on their device: nothing is copied to it or back. (`side_by_side` waits for it.)"""
+    with torch.inference_mode():
+        for pixels in tensors:
+            with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                fast.frozen_features(pixels)
+
+
+def _bare(
+    encoder: Encoder,
+    batches: Sequence[tuple[torch.Tensor, Any]],
+    source: ViewSource,
+    device: torch.device,
+    rounds: int,
+    pool: int | None,
+) -> Callable[[str], None]:
+    """A function that encodes all batches, `rounds` times, in a precision: what extraction is held against."""
+    if device.type != "cuda":  # each core its own squares, as in extraction: quicker than all cores on a batch
+        return lambda precision: _encode(encoder, batches, source, device, precision, pool=pool)
+    fast, tensors = encoder_for(encoder, device), on_device(batches, source, device)
+    return lambda precision: run_bare(fast, tensors * rounds, precision)
+
+
+def _encode(
+    encoder: Encoder,
+    batches: Iterable[tuple[torch.Tensor, Any]],
+    source: ViewSource,
+    device: torch.device,
+    precision: str,
+    compiled: bool = False,
+    pool: int | None = None,
+) -> None:
+    for _ in encode_batches(
+        encoder,
+        batches,
+        preprocessing=source.preprocessing,
+        device=device,
+        precision=precision,
+        pool=pool,
+        batch_size=squares_at_once(device),
+        compiled=compiled,
+    ):
+        pass
+
+
+def _batches(views: Sequence[View], per_batch: int) -> list[tuple[torch.Tensor, Any]]:
+    return [collate_views(views[start : start + per_batch]) for start in range(0, len(views), per_batch)]
+
+
+def _about(encoder: Encoder, source: ViewSource, views: Sequence[View], device: torch.device) -> dict[str, Any]:
+    """What a square's cost follows from: the encoder's size, its operations and the grid that is kept of a square."""
+    with torch.inference_mode():
+        grid = encoder.to(device)(on_device([(views[0][0][:1], None)], source, device)[0])
+    return {
+        "encoder": {
+            "grid": list(grid.shape[1:]),
+            "operations": operations(encoder, source.preprocessing.size),
+            "parameters": count_parameters(encoder)[0],
+        }
+    }
+
+
+def operations(encoder: Encoder, size: int) -> int:
+    """Floating-point operations of a square of `size` pixels: two to a multiplication that is added."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.backbone(torch.zeros(1, 3, size, size, device=next(encoder.parameters()).device))
+    return counter.get_total_flops()
+
+
+def _plain_settings(cores: int) -> list[tuple[str, int, int]]:
+    """Name, loading processes, threads of the network: what one would try first, and what leaves no core to two."""
+    settings = [
+        ("the plain way, fp32", cores, cores),
+        ("the plain way, fp32, one thread in the network", cores, 1),
+        ("the plain way, fp32, no loading process", 0, cores),
+    ]
+    return settings if cores > 1 else settings[1:]
+
+
+def _plain(
+    encoder: Encoder, source: ViewSource, files: Sequence[File], workers: int, threads: int, device: torch.device
+) -> Callable[[], None]:
+    """As one writes it first: a loader, then the network as it was built, in fp32, on each batch."""
+
+    def run() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        network, kept = encoder.backbone.to(device, memory_format=torch.contiguous_format), []
+        try:
+            with torch.inference_mode():
+                for pixels, _ in loader(source, files, workers, device):
+                    for part in pixels.split(squares_at_once(device)):
+                        part = normalise(part.to(device), source.preprocessing)
+                        kept.append(network(part)[-1].half().cpu())
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
+def _of_plain(kind: str, sides: dict[str, Side], *, quick: bool) -> list[Figure]:
+    """The quickest of the plain ways, by wall time, against extraction."""
+    ways = [side for name, side in sides.items() if name.startswith("the plain way")]
+    best = min(ways, key=lambda side: statistics.median(side.seconds))
+    name = best.name.removeprefix(f"{kind}: ")
+    aim = 2.0 if quick else None
+    low = ratio(f"{kind}: {name}, of extraction in bf16", best, sides["extraction, bf16"], aim=aim, at_most=False)
+    figures = [low, ratio(f"{kind}: {name}, of extraction in fp32", best, sides["extraction, fp32"])]
+    if compiled := sides.get("encoding alone, fp32, compiled"):
+        figures.append(ratio(f"{kind}: encoding in fp32, of compiled", sides["encoding alone, fp32"], compiled))
+    return figures
+
+
 def _against_limit(what: str, decoding: Side, encoding: Side, whole: Side, cores: int) -> Figure:
     """Wall time in (decoding + encoding, in core-seconds) / cores; by processor time, what is done in all in these."""
     limit = [d + e for d, e in zip(decoding.core_seconds, encoding.core_seconds, strict=True)]
@@ -153,45 +325,6 @@ def _against_limit(what: str, decoding: Side, encoding: Side, whole: Side, cores
         value=median_ratio(whole.seconds, [seconds / cores for seconds in limit]),
         aim=1.10,
         cores=median_ratio(whole.core_seconds, limit),
-    )
-
-
-def _extract(
-    encoder: Encoder, source: ViewSource, files: Sequence[tuple[str, str]], cache: Path, bench: Bench, precision: str
-) -> None:
-    cached_features(
-        encoder,
-        [path for path, _ in files],
-        [digest for _, digest in files],
-        source=source,
-        preprocessing=source.preprocessing,
-        cache=cache,
-        accelerator=Accelerator(),
-        precision=precision,
-        workers=bench.cores,
-    )
-    shutil.rmtree(cache)
-
-
-def _plain(
-    encoder: Encoder, source: ViewSource, files: Sequence[tuple[str, str]], bench: Bench, device: torch.device
-) -> None:
-    """As one writes it first: a loader, then the network on each batch."""
-    network, kept = encoder.backbone.to(device, memory_format=torch.contiguous_format), []
-    with torch.inference_mode():
-        for pixels, _ in loader(source, files, bench.cores):
-            for part in pixels.split(_BATCH):
-                kept.append(network(normalise(part.to(device), source.preprocessing))[-1].cpu())
-
-
-def loader(source: ViewSource, files: Sequence[tuple[str, str]], workers: int) -> DataLoader:
-    """Batches of the squares of these files, as extraction loads them."""
-    return DataLoader(
-        ViewDataset([path for path, _ in files], [(digest, 0) for _, digest in files], source),
-        batch_size=max(1, _BATCH // source.frames),
-        collate_fn=collate_views,
-        num_workers=min(workers, len(files)),
-        pin_memory=torch.cuda.is_available(),
     )
 
 
@@ -204,80 +337,5 @@ def _likeness(
         )])
         for precision in ("fp32", "bf16")
     ]  # fmt: skip
-    return float(cosine_similarity(*(grid.flatten(1) for grid in both)).min())
-
-
-def throughput(bench: Bench, encoder: Encoder, source: ViewSource, files: Sequence[tuple[str, str]]) -> Measured:
-    """Of a GPU (or whatever the device is): samples a second in fp32 and bf16, the share of its matrix products' rate,
-    and whether it waits for data."""
-    device = Accelerator().device
-    views: list[View] = [source.load(path, digest, 0) for path, digest in files]
-    pixels = torch.cat([pixels for pixels, _, _ in views])
-    batch = pixels.repeat(-(-256 // len(pixels)), 1, 1, 1)[:256] if device.type == "cuda" else pixels[:16]
-    batches: list[tuple[torch.Tensor, Any]] = [(batch.pin_memory() if device.type == "cuda" else batch, None)] * 8
-    measured = Measured()
-    operations = _operations(encoder, source)
-    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        side = side_by_side(
-            {f"encoder alone, {precision}": lambda p=precision: _drain(encoder, batches, source, device, p)},
-            bench.options.repeats,
-            units=8 * len(batch),
-            unit="square",
-        )
-        (encoding,) = side.values()
-        rate = encoding.units / statistics.median(encoding.seconds)
-        measured.sides.append(encoding)
-        measured.figures.append(Figure(what=f"squares a second, {precision}", value=rate, unit=""))
-        limit = matmul_rate(device, kind, bench.options.repeats)
-        measured.figures.append(
-            Figure(what=f"share of the matrix products' rate, {precision}", value=rate * operations / limit, unit="")
-        )
-    fp32, bf16 = measured.sides
-    measured.figures.append(ratio("fp32, of bf16", fp32, bf16))
-    decode = side_by_side(
-        {"loading alone, all workers": lambda: [None for _ in loader(source, files, bench.cores)]},
-        bench.options.repeats,
-        units=len(pixels),
-        unit="square",
-    )
-    (loading,) = decode.values()
-    measured.sides.append(loading)
-    waits = statistics.median(loading.seconds) / loading.units * bf16.units / statistics.median(bf16.seconds)
-    measured.figures.append(Figure(what="loading, of encoding in bf16 (above 1, the GPU waits)", value=waits))
-    return measured
-
-
-def _drain(encoder: Encoder, batches, source: ViewSource, device: torch.device, precision: str) -> None:
-    found: Iterator = encode_batches(
-        encoder,
-        batches,
-        preprocessing=source.preprocessing,
-        device=device,
-        precision=precision,
-        batch_size=len(batches[0][0]),
-    )
-    for _ in found:
-        pass
-
-
-def _operations(encoder: Encoder, source: ViewSource) -> int:
-    """Floating-point operations of a square: two to a multiplication that is added."""
-    size = source.preprocessing.size
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder.backbone(torch.zeros(1, 3, size, size, device=next(encoder.parameters()).device))
-    return counter.get_total_flops()
-
-
-def matmul_rate(device: torch.device, kind: torch.dtype, repeats: int) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-
-    def multiply() -> None:
-        for _ in range(4):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    (side,) = side_by_side({"matrix product": multiply}, repeats).values()
-    return 4 * 2 * size**3 / statistics.median(side.seconds)
+    one, other = (grid.flatten(1) for grid in both)
+    return float(cosine_similarity(one, other).min())

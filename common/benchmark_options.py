@@ -25,7 +25,7 @@ class BenchmarkOptions:
 
     examples:
       python scripts/benchmark.py --output measured.json
-      python scripts/benchmark.py --output measured.json --data FIGHT VIFOOD_VQA --weights mobilenet_v2.safetensors
+      python scripts/benchmark.py --output measured.json --data FIGHT UCF101 FOOD --weights mobilenet_v2.safetensors
       python scripts/benchmark.py --output measured.json --only a c --repeats 3
       python scripts/benchmark.py --measured measured.json --page docs/scaling.md
     """
@@ -38,10 +38,10 @@ class BenchmarkOptions:
     """parts to measure; default all (g only with a GPU)"""
     data: tuple[str, ...] = ()
     """folders of clips, and of photos; what none has is made: moving shapes, coloured shapes"""
-    clips: Count = 40
-    """how many clips are loaded and encoded, evenly spread over those of --data"""
+    clips: Count = 16
+    """how many clips of each folder are encoded, evenly spread over it; part a loads 8 of them at most"""
     photos: Count = 512
-    """how many photos"""
+    """how many photos, evenly spread over those of --data"""
     encoder: str = "mobilenet_v2"
     """whose features are extracted"""
     weights: str = "none"
@@ -51,7 +51,7 @@ class BenchmarkOptions:
     frames: Count = 20
     """of a clip, uniform"""
     repeats: Count = 5
-    """of everything that is timed, in turn; the median counts"""
+    """of what is timed, in turn; the median counts (the plain ways of part b: two; epochs of part c: half as many)"""
     compile: bool = False
     """measure the encoder compiled, too (torch.compile; needs a C++ compiler, and a minute)"""
     measured: str | None = None

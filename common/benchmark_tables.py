@@ -1,25 +1,20 @@
-"""What was measured, as Markdown: aims beside figures, times, and what a whole data set costs on paper.
+"""What was measured, as Markdown: aims beside figures, times, and where they stand on a page.
 
-Belongs here: from the benchmark's JSON to tables, without torch. Measuring is `common/benchmark.py`'s.
+Belongs here: from the benchmark's JSON to tables, without torch. Measuring is `common/benchmark.py`'s; what a whole
+data set costs on paper is `common/benchmark_costs.py`'s.
 """
 
+import functools
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.benchmark_costs import cost_table
 from common.errors import UserError
+from common.files import write_whole
 from common.tables import markdown
-
-SETS = (  # name, kind, how many, decoding of one beside the measured ones
-    ("report R4, a photo for each of its questions", "photos", 57_331, 1.0),
-    ("UCF101", "clips", 13_320, 1.0),
-    ("Kinetics-400", "clips", 306_245, 1.7),  # 10 s instead of 7, and copies of 340×256 pixels
-)
-FEATURES = 1280 * 7 * 7  # of a square of 224 pixels: MobileNetV2's grid, kept in 2 bytes each
-ASSUMED_RATE = 5_000  # squares a second of MobileNetV2 in bf16, of a GPU that was not measured
-GPU_CORES = 16
 
 
 def show(found: Mapping[str, Any]) -> str:
@@ -30,29 +25,39 @@ def show(found: Mapping[str, Any]) -> str:
 
 def page_tables(found: Mapping[str, Any]) -> dict[str, str]:
     """The tables of a page, by the names of its marks."""
-    return {
-        "machine": machine_line(found),
-        "aims": aims_table(found["parts"]),
-        "times": times_table(found["parts"]),
-        "cost": cost_table(found),
-    }
+    return {name: table(found) for name, table in TABLES.items()}
 
 
-def fill_page(path: Path, found: Mapping[str, Any]) -> None:
-    """Put the tables between the marks of a page: `<!-- NAME -->` before each, `<!-- end -->` behind it."""
+def _between(table: str, marks: re.Match[str]) -> str:
+    return f"{marks[1]}\n{table}\n\n{marks[2]}"
+
+
+def check_page(path: Path) -> str:
+    """The text of a page that has each mark once: `<!-- NAME -->` before each table, `<!-- end -->` behind it.
+
+    Raises `UserError` for any other.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise UserError(f"--page {path}: cannot be read; give a Markdown page with marks like <!-- aims -->") from None
-    for name, table in page_tables(found).items():
-        text, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.DOTALL
-        )
+    for name in TABLES:
+        count = len(re.findall(_between_marks(name), text, flags=re.DOTALL))
         if count != 1:
             raise UserError(f"--page {path}: {count} marks <!-- {name} --> … <!-- end -->; there must be one")
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
+    return text
+
+
+def fill_page(path: Path, found: Mapping[str, Any]) -> None:
+    """Put the tables between the marks of a page. Raises `UserError`, as `check_page`."""
+    text = check_page(path)
+    for name, table in page_tables(found).items():
+        text = re.sub(_between_marks(name), functools.partial(_between, table), text, flags=re.DOTALL)
+    write_whole(path, lambda file: file.write(text))
+
+
+def _between_marks(name: str) -> str:
+    return rf"(<!-- {name} -->\n).*?(<!-- end -->)"
 
 
 def machine_line(found: Mapping[str, Any]) -> str:
@@ -62,10 +67,13 @@ def machine_line(found: Mapping[str, Any]) -> str:
     load = about.get("load_before")
     busy = "" if load is None else f" Load before: {load}" + (" (other work ran beside it)." if load > 0.5 else ".")
     data = ", ".join(options["data"]) or "made for the purpose"
+    lacking = "".join(f" **Part {name}: {why}.**" for name, why in found.get("missing", {}).items())
+    lacking += " fp32 is full fp32, TF32 off." if about.get("gpu") else ""
     return (
         f"{about['cores']} cores ({about['cpu']}: {' '.join(about['cpu_flags'])}), {about['memory_gib']} GiB{gpu}; "
         f"Python {about['python']}, torch {about['torch']}. Data: {data}; {options['encoder']}, weights "
-        f"{options['weights']}; medians of {options['repeats']} repeats; {found.get('took_seconds', 0):.0f} s.{busy}"
+        f"{options['weights']}; medians of {options['repeats']} repeats; {found.get('took_seconds', 0):.0f} s."
+        f"{busy}{lacking}"
     )
 
 
@@ -96,53 +104,17 @@ def times_table(parts: Mapping[str, Any]) -> str:
     rows = []
     for name, part in parts.items():
         for side in part["sides"]:
-            wall, cores = statistics.median(side["seconds"]), statistics.median(side["core_seconds"])
-            per = f"{1000 * wall / side['units']:.2f} ms a {side['unit']}" if side["unit"] else ""
-            core = f"{1000 * cores / side['units']:.2f} ms a {side['unit']}" if side["unit"] else ""
+            wall = statistics.median(side["seconds"])
+            per, core = (
+                f"{1000 * statistics.median(seconds) / side['units']:.2f} ms a {side['unit']}"
+                if side["unit"] and seconds
+                else ""
+                for seconds in (side["seconds"], side["core_seconds"])
+            )
             row = {"": name, "side": side["name"], "seconds": f"{wall:.3f}", "of a unit": per, "of a core": core}
             rows.append(row | {"least – most": f"{min(side['seconds']):.3f} – {max(side['seconds']):.3f}"})
     notes = [f"- {name}: {note}" for name, part in parts.items() for note in part["notes"]]
     return "\n".join([markdown(rows), "", *notes]).strip() if rows else "\n".join(notes)
-
-
-def cost_table(found: Mapping[str, Any]) -> str:
-    """What extracting the features of whole data sets costs, from what a square cost here; "" without part b.
-
-    On GPUs decoding and encoding overlap, so the slower of the two is what it takes; `GPU_CORES` processor cores decode
-    for each. A GPU's rate is part g's in bf16, where it was measured, else `ASSUMED_RATE`.
-    """
-    sides = {side["name"]: side for side in found["parts"].get("b", {}).get("sides", ())}
-    figures = {f["what"]: f["value"] for f in found["parts"].get("g", {}).get("figures", ())}
-    rate = figures.get("squares a second, bf16", ASSUMED_RATE)
-    rows = []
-    for name, kind, count, length in SETS:
-        decoding, fp32, bf16 = (
-            sides.get(f"{kind}: {what}")
-            for what in ("decoding alone, one core", "encoding alone, fp32", "encoding alone, bf16")
-        )
-        if not (decoding and fp32 and bf16):
-            return ""
-        squares = count * (found["options"]["frames"] if kind == "clips" else 1)
-        hours = [squares * _core_seconds(side) / 3600 for side in (decoding, fp32, bf16)]
-        hours[0] *= length
-        row = {"set": name, "squares": f"{squares:,}", "decoding, core-hours": f"{hours[0]:,.1f}"}
-        row |= {"encoding in fp32, core-hours": f"{hours[1]:,.1f}", "in bf16": f"{hours[2]:,.1f}"}
-        row |= {"features, GB": f"{squares * FEATURES * 2 / 1e9:,.1f}"}
-        for gpus in (1, 8, 64):
-            encoding, loading = squares / rate / gpus / 3600, hours[0] / GPU_CORES / gpus
-            row[f"{gpus} GPU{'s' * (gpus > 1)}"] = f"{_time(max(encoding, loading))} ({_time(loading)} decoding)"
-        rows.append(row)
-    source = "measured" if "squares a second, bf16" in figures else "assumed, not measured"
-    note = f"A GPU encodes {rate:,.0f} squares a second ({source}); {GPU_CORES} cores decode for each."
-    return f"{markdown(rows)}\n\n{note}"
-
-
-def _core_seconds(side: Mapping[str, Any]) -> float:
-    return statistics.median(side["core_seconds"]) / side["units"]
-
-
-def _time(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def _figure(value: float, unit: str) -> str:
@@ -153,3 +125,11 @@ def _figure(value: float, unit: str) -> str:
     else:
         text = f"{value:,.2f}" if abs(value) < 20 else f"{value:,.1f}"
     return f"{text} {unit}".strip()
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "machine": machine_line,
+    "aims": lambda found: aims_table(found["parts"]),
+    "times": lambda found: times_table(found["parts"]),
+    "cost": cost_table,
+}

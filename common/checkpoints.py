@@ -25,7 +25,7 @@ _TENSOR = "__tensor__"
 _BEFORE = ".old"
 
 
-def write_directory(path: Path, write: Callable[[Path], None], *, keep_before: bool = False) -> None:
+def write_directory(path: Path, write: Callable[[Path], Any], *, keep_before: bool = False) -> None:
     """Fill a directory beside `path` by `write`, then put it in place: the old one stays until the new is whole.
 
     It is on the disk, checksums with it, before it gets its name, so that it outlives a loss of power. With
@@ -59,10 +59,12 @@ def write_directory(path: Path, write: Callable[[Path], None], *, keep_before: b
 def whole_directory(path: Path) -> Path:
     """The checkpoint at `path`; or the one before, if a run was killed between two renames or `path` is damaged, which
     is said. Raises `UserError` if there is none that is whole."""
-    damaged = None
-    for place in (path, path.with_name(path.name + _BEFORE)):
+    damaged, old = None, path.with_name(path.name + _BEFORE)
+    for place in (path, old):
         if place.is_dir():
             what = _damage(place)
+            if what is None and place == path and _has_sums(old) and not _has_sums(path):
+                what = f"{CHECKSUMS} is missing (if it was changed on purpose, delete {old.name}, too)"
             if what is None:
                 if damaged is not None and os.environ.get("RANK", "0") == "0":
                     print(f"{damaged}; the checkpoint before it is used", file=sys.stderr, flush=True)
@@ -84,7 +86,7 @@ def heal(path: Path) -> Path:
 
 def _damage(directory: Path) -> str | None:
     """What of a checkpoint is not as it was written; None if all is, or if nobody wrote down how it was."""
-    if not os.path.lexists(directory / CHECKSUMS):
+    if not _has_sums(directory):
         return None
     try:
         sums = read_object(directory / CHECKSUMS)
@@ -101,6 +103,10 @@ def _damage(directory: Path) -> str | None:
         except OSError as error:
             return f"{name} ({error.strerror})"
     return None
+
+
+def _has_sums(directory: Path) -> bool:
+    return os.path.lexists(directory / CHECKSUMS)
 
 
 def _files(directory: Path) -> list[Path]:

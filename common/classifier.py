@@ -19,7 +19,7 @@ from common.encoders import encoder_from_config
 from common.errors import UserError
 from common.heads import OriginalHead
 from common.images import Preprocessing, normalise
-from common.pretrained import load_whole
+from common.pretrained import load_whole, needed
 
 
 class ImageClassifierConfig(PreTrainedConfig):
@@ -60,10 +60,13 @@ class ImageClassifier(PreTrainedModel):
     """
 
     config_class = ImageClassifierConfig
+    config: ImageClassifierConfig
     main_input_name = "pixels"
 
     def __init__(self, config: ImageClassifierConfig) -> None:
         super().__init__(config)
+        if config.encoder is None or config.preprocessing is None:
+            raise UserError("the configuration lacks an encoder, or the preprocessing of its photos")
         with torch.random.fork_rng(devices=[]):  # whatever the encoder draws, the last layer starts alike
             self.encoder = encoder_from_config(config.encoder)
             self.encoder_head = OriginalHead(config.encoder["name"], last=False) if config.fully_connected else None
@@ -95,7 +98,7 @@ class ImageClassifier(PreTrainedModel):
         These are `(N, C·pool²)` of a frozen encoder, else what its frozen stages made of the photos, `(N, D)`.
         """
         if features is None:
-            x = self._pooled(self.encoder(normalise(pixels, self._preprocessing)))
+            x = self._pooled(self.encoder(normalise(needed(pixels, "pixels or features"), self._preprocessing)))
         elif self.encoder.frozen_part == "some":
             x = self._pooled(self.encoder.finish(features.to(self.classifier.weight.dtype), self._preprocessing.size))
         else:

@@ -33,6 +33,7 @@ def open_shareable(left: Left, checkpoint: Path) -> Shareable:
     """A checkpoint of an image run, to be shared. Raises `UserError` for a damaged one."""
     model = load_classifier(checkpoint).cpu()
     config, classes = model.config, model.config.classes
+    assert config.encoder is not None  # or the model had not been built
     about = About(
         task="image-classification",
         what=f"A photo goes through {config.encoder['name']}, the mean of its grid through a linear layer; out "

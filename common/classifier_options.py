@@ -3,21 +3,22 @@
 Belongs here: declarations only, nothing that imports torch.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
+from common.columns import check_columns
 from common.config import options
 from common.errors import UserError
 from common.options import (
     Count,
     DataOptions,
     EncoderOptions,
+    Epochs,
     Fraction,
     Positive,
     RunOptions,
     ScoreOptions,
     TrainingOptions,
+    Workers,
 )
 
 
@@ -33,9 +34,7 @@ class PhotoSourceOptions:
     """a missing or unreadable photo, or a class folder without any, stops the run, or is left out and counted"""
 
     def __post_init__(self) -> None:
-        for pair in self.columns:
-            if pair.count("=") != 1 or not all(pair.split("=")):
-                raise UserError(f"--columns {pair!r}: write OURS=THEIRS, for example image=file_name")
+        check_columns(self.columns, "image=file_name")
 
 
 @options
@@ -74,7 +73,7 @@ class TrainImageOptions(
     """mobilenet_v2, custom_cnn, resnet18/34/50/101/152, vgg16, alexnet, googlenet, or hf:NAME_OR_PATH"""
     augment: tuple[Literal["crop", "flip", "turn", "color", "blur"], ...] = ()
     """what training views of a photo vary: a random crop, mirrored, turned by quarters, colours, blur"""
-    epochs: Count = 30
+    epochs: Epochs = 30
     """passes over the training split"""
     batch_size: Count = 8
     """photos per step, over all processes"""
@@ -141,5 +140,5 @@ class PredictImageOptions:
     """replace --output"""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """of a folder, a photo that cannot be read stops everything, or is left out and counted"""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Workers = 0
     """processes that decode beside the model"""

@@ -38,11 +38,12 @@ def load_classifier(directory: str | Path) -> ImageClassifier:
     Raises `UserError` for a file that is missing or damaged.
     """
     model = open_checkpoint(ImageClassifier, local(directory), run="an image")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # transformers wraps `to`
 
 
 def photo_views(model: ImageClassifier) -> PhotoViews:
     """How a photo is read for it."""
+    assert model.config.preprocessing is not None  # or the model had not been built
     return PhotoViews(preprocessing=Preprocessing(**model.config.preprocessing))
 
 

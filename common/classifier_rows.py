@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from common import records
+from common.columns import map_columns
 from common.errors import UserError
 from common.photos import (
     SUFFIXES,
@@ -36,6 +37,11 @@ ALIASES = {alias: split for split, aliases in SPLITS.items() for alias in aliase
 # file's name, number and all), `group` ("" if not told), `split` ("" if not told), and `where` and `row` for messages.
 
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")  # what file managers leave in folders of photos
+# Of photos that nobody has named: IMG_0001, DSC00012, PXL_20240103_..., 2024-01-03 10.00.00, Screenshot (3).
+_CAMERA = re.compile(
+    r"(_?img|_?dsc[nf]?|_?mg|pxl|mvimg|gopr|gp|dji|wp|sam|cimg|imag|image|photo|picture|screenshot|untitled|ảnh|hình|received)"
+    r"[\W\d_]*(e\d+|wa\d+|bokeh|burst\d*|cover|hdr|portrait|mp|copy)*[\W\d_]*|p\d{6,}|[\W_]*\d{6,}[\W\d_]*|\d{4}(-\d+)+[\W\d_]*"
+)
 # As long as the text takes, however it is filled: a run of blanks is tried from its start alone.
 _NUMBER = re.compile(r"(?:(?<![\s_-])[\s_-]++\d++|(?<!\s)\s*+\(\d++\))$")
 
@@ -107,7 +113,8 @@ def _folder_rows(folder: Path, *, skip: bool) -> tuple[Rows, list[str]]:
         parts = splits
     else:
         parts = {"": ""}
-    rows, notes = [], []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     for name, split in parts.items():
         found, more = _part_rows(folder, name, split, skip=skip)
         rows, notes = rows + found, notes + more
@@ -130,6 +137,12 @@ def _part_rows(folder: Path, part: str, split: str, *, skip: bool) -> tuple[Rows
     if not classes and not photos:
         raise UserError(f"{folder / part}: no folder per class in it, and no photo")
     found = [(os.path.join(part, name), os.path.splitext(name)[0], True) for name in photos]
+    unnamed = [name for name in photos if _CAMERA.fullmatch(os.path.splitext(name)[0].lower())]
+    if 2 * len(unnamed) > len(photos):
+        raise UserError(
+            f"{folder / part}: {unnamed[0]} and {len(unnamed) - 1} others are called as a camera calls them, which "
+            "tells no label; put the photos into a folder per class, or give a table with image and label"
+        )
     empty = []
     for label in classes:
         inside = [os.path.relpath(path, folder) for path in walk_files(folder / part / label, folder)]
@@ -173,7 +186,7 @@ def _table_rows(source: str, path: Path, columns: Mapping[str, str], cache: Path
 
 
 def _read_table(source: Source, given: Mapping[str, str], cache: Path) -> Rows:
-    names = _map_columns(source, given)
+    names = map_columns(source.names, given, COLUMNS, source.where, needed=("image", "label"))
     rows: Rows = []
     for numbers, batch in source.batches(list(dict.fromkeys(names.values()))):
         for place, number in enumerate(numbers):
@@ -196,23 +209,6 @@ def _read_table(source: Source, given: Mapping[str, str], cache: Path) -> Rows:
     if len(ids) < len(rows) or "" in ids:
         rows = [row | {"id": f"{source.stem}-{row['row']}"} for row in rows]
     return rows
-
-
-def _map_columns(source: Source, given: Mapping[str, str]) -> dict[str, str]:
-    """Ours → theirs."""
-    there = ", ".join(name or "(unnamed)" for name in source.names[:20])
-    for ours, theirs in given.items():
-        if ours not in COLUMNS:
-            raise UserError(f"--columns {ours}={theirs}: '{ours}' is no column of ours; these are {', '.join(COLUMNS)}")
-        if theirs not in source.names:
-            raise UserError(f"{source.where}: no column '{theirs}' (--columns {ours}={theirs}); it has: {there}")
-    names = {ours: ours for ours in COLUMNS if ours in source.names} | dict(given)
-    for ours in ("image", "label"):
-        if ours not in names:
-            raise UserError(
-                f"{source.where}: no column '{ours}'; it has: {there}. If one of these is it, add --columns {ours}=NAME"
-            )
-    return names
 
 
 def _text(name: str, value: Any) -> str:

@@ -18,6 +18,7 @@ from common.classifier_data import ImageData, load_photos, load_scored, split_ke
 from common.classifier_options import EvaluateImageOptions, TrainImageOptions
 from common.classifier_predict import load_classifier, photo_views
 from common.classifier_rows import is_folder_of_photos
+from common.columns import columns_from
 from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, PhotoViews, cached_features
@@ -41,10 +42,11 @@ from common.training import Scores, evaluate, make_accelerator
 
 def load_source(options: TrainImageOptions, cache: Path) -> ImageData:
     """The splits that these options name, checked."""
+    assert options.data is not None  # or its options had been refused
     return load_photos(
         options.data,
         images=options.images,
-        columns=_columns(options),
+        columns=columns_from(options.columns),
         validation_fraction=options.validation_fraction,
         test_fraction=options.test_fraction,
         split_seed=options.split_seed,
@@ -201,12 +203,9 @@ def _load(
         classes=classes,
         split=options.split,
         images=options.images,
-        columns=_columns(options) or ({} if is_folder_of_photos(options.data) else _columns(trained)),
+        columns=columns_from(options.columns)
+        or ({} if is_folder_of_photos(options.data) else columns_from(trained.columns)),
         on_bad_image=options.on_bad_image,
         cache_directory=cache,
     )
     return rows, options.split if Path(options.data).is_dir() else Path(options.data).stem, notes
-
-
-def _columns(options: Any) -> dict[str, str]:
-    return dict(pair.split("=") for pair in options.columns)

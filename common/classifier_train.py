@@ -4,6 +4,7 @@ Belongs here: what an image run is made of, each part of which is done elsewhere
 What every training then goes through is `common/training_runs.py`'s.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
 from common.batches import check_shares
 from common.classifier import ImageClassifier, ImageClassifierConfig
@@ -84,18 +84,15 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
     there = [name for name in scored_splits(options) if name in data.splits]
     plain = scored_batches(model, [data.splits[name] for name in there], source, cache, options, accelerator)
     scored = dict(zip(there, plain, strict=True))
-    batches = {
-        "train": ImageBatches(rows, data.classes, source=varied, store=store, views=options.views),
-        "validation": scored["validation"],
-    }
+    train_batches = ImageBatches(rows, data.classes, source=varied, store=store, views=options.views)
     check_shares(
-        len(batches["train"]), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
+        len(train_batches), options.batch_size, world=accelerator.num_processes, accumulation=options.accumulation
     )
 
-    def save(model: nn.Module, directory: Path) -> None:
+    def save(model: Any, directory: Path) -> None:
         model.save_pretrained(directory)
 
-    def draw(said: list[dict[str, Any]], run: Path, split: str) -> None:
+    def draw(said: Sequence[Mapping[str, Any]], run: Path, split: str) -> None:
         from common.classifier_pictures import draw_split  # draws, with matplotlib, which is slow to load
 
         draw_split(model, scored[split], said, run, split)
@@ -105,7 +102,7 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
     return Parts(
         title="image classification",
         model=model,
-        batches=batches,
+        batches={"train": train_batches, "validation": scored["validation"]},
         workers=0 if store is not None else options.workers,
         save=save,
         load=lambda directory: load_classifier(directory).state_dict(),
@@ -124,6 +121,7 @@ def prepare(options: TrainImageOptions, accelerator: Accelerator) -> Parts:
 
 
 def _run_name(options: TrainImageOptions) -> str:
+    assert options.data is not None  # or its options had been refused
     seen = options.encoder.replace("/", "-").replace(":", "-")
     return f"image-{Path(options.data).resolve().stem}-{seen}-{options.train_encoder}-seed{options.seed}"
 

@@ -26,7 +26,8 @@ class PrintCompletion(argparse.Action):
             import shtab
         except ImportError:
             raise UserError('--print-completion needs shtab: pip install -e ".[completion]"') from None
-        for action in parser._actions:  # choices that argparse itself does not check: pydantic does
+        actions: list[Any] = parser._actions  # with what is noted on them
+        for action in actions:  # choices that argparse itself does not check: pydantic does
             values, files = getattr(action, "suggested", ((), False))
             if values:
                 action.choices = values
@@ -36,6 +37,6 @@ class PrintCompletion(argparse.Action):
         parser.exit(0)
 
 
-def suggest(action: argparse.Action, values: Sequence[str], *, files: bool) -> None:
+def suggest(action: Any, values: Sequence[str], *, files: bool) -> None:
     """Note what an option may be completed with: its values, or files."""
     action.suggested = (values, files)

@@ -10,7 +10,6 @@ which is its help text. Classes combine by inheritance into the options of one c
 
 import argparse
 import difflib
-import functools
 import os
 import textwrap
 import types
@@ -18,7 +17,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pydantic
 import yaml
@@ -28,13 +27,18 @@ from common.errors import UserError
 from common.files import read_text, write_whole
 from common.yaml_files import MOST_BYTES, parse_yaml
 
-Options = TypeVar("Options")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-options = functools.partial(
-    pydantic.dataclasses.dataclass,
-    kw_only=True,
-    config=pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True),
-)
+Made = TypeVar("Made")
+Options = TypeVar("Options", bound="DataclassInstance")
+
+
+@typing.dataclass_transform(kw_only_default=True, field_specifiers=(pydantic.Field,))
+def options(cls: type[Made]) -> type[Made]:
+    """Make a class one of options: a pydantic dataclass with keyword arguments only, and no number that is none."""
+    config = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    return cast(type[Made], pydantic.dataclasses.dataclass(cls, kw_only=True, config=config))  # `cls` itself
 
 
 def positional(**keywords: Any) -> Any:
@@ -150,7 +154,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint} (--help lists every option)")
 
 
-def _parser(cls: type) -> argparse.ArgumentParser:
+def _parser(cls: Any) -> argparse.ArgumentParser:
     description, _, examples = (cls.__doc__ or "").partition("\n\n")
     parser = _Parser(
         description=" ".join(description.split()),
@@ -161,17 +165,22 @@ def _parser(cls: type) -> argparse.ArgumentParser:
     parser.add_argument(
         "--print-completion",
         action=PrintCompletion,
-        help="print what completes this command's options in that shell, and leave (README: In a terminal)",
+        help="print what completes this command's options in that shell, and leave (README: What a run leaves)",
     )
     groups: dict[type, argparse._ArgumentGroup] = {}
-    for name, info in cls.__pydantic_fields__.items():
-        owner = next(base for base in reversed(cls.__mro__) if name in getattr(base, "__annotations__", {}))
+    owners = {
+        name: next(base for base in reversed(cls.__mro__) if name in getattr(base, "__annotations__", {}))
+        for name in cls.__pydantic_fields__
+    }
+    for name, owner in sorted(owners.items(), key=lambda item: item[1] is not cls):  # its own options first
+        info = cls.__pydantic_fields__[name]
         if owner not in groups:
             title = (
                 "this command" if owner is cls else " ".join((owner.__doc__ or owner.__name__).split("\n\n")[0].split())
             )
             groups[owner] = parser.add_argument_group(title)
-        said = [base.__pydantic_fields__[name].description for base in cls.__mro__ if _declares(base, name)]
+        bases: list[Any] = [base for base in cls.__mro__ if _declares(base, name)]
+        said = [base.__pydantic_fields__[name].description for base in bases]
         _add(groups[owner], name, info, next(filter(None, said), ""))
     return parser
 
@@ -183,7 +192,7 @@ def _declares(base: type, name: str) -> bool:
 def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldInfo, description: str) -> None:
     """One field as one argument. Values stay text here: pydantic turns them into their types, as it does YAML's."""
     default = info.get_default(call_default_factory=True)
-    shown = "" if default is None else f" (default: {_show(default)})"
+    shown = "" if default is None or default == () else f" (default: {_show(default)})"
     shown = " (required)" if info.is_required() else shown
     text = (" ".join(description.split()) + shown).replace("%", "%%")
     kind, optional = _plain_type(info.annotation)
@@ -200,7 +209,7 @@ def _add(group: argparse._ArgumentGroup, name: str, info: pydantic.fields.FieldI
             keywords["nargs"] = "*"
         if optional:
             keywords["type"] = lambda text: None if text.lower() == "none" else text
-    if (info.json_schema_extra or {}).get("positional"):
+    if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("positional"):
         group.add_argument(name, **({k: v for k, v in keywords.items() if k != "default"} | {"metavar": name.upper()}))
         return
     suggest(group.add_argument(flag(name), dest=name, **keywords), choices, files=item is str)
@@ -223,4 +232,4 @@ def _plain_type(annotation: Any) -> tuple[Any, bool]:
 
 
 def _show(value: Any) -> str:
-    return " ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -35,6 +35,7 @@ from common.demo_html import CSS, problem, said
 from common.demo_options import ServeOptions
 from common.demo_words import GRADIO, script
 from common.interruption import terminated_like_interrupted
+from common.study_values import read_measured
 
 LANGUAGES = {"vi": "Tiếng Việt", "en": "English"}
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -51,12 +52,6 @@ PHRASES = {
         "en": "A defect of this page, not a mistake of yours; it is told where the page runs.",
     },
 }
-
-SCROLL = """() => {
-  const found = document.querySelector("PLACE");
-  if (found.getBoundingClientRect().top > innerHeight / 3) found.scrollIntoView({ behavior: "smooth" });
-}"""
-"""For the browser, with a selector in the place of PLACE: a result that is below the screen comes into sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +102,27 @@ def upload_name(payload: Any) -> str:
     return os.path.basename(name) if isinstance(name, str) else ""
 
 
+def named(error: UserError, path: Path, payload: Any) -> str:
+    """What is wrong with an upload, with the name that the file has for the one who sent it."""
+    return str(error).replace(str(path), upload_name(payload) or path.name)
+
+
+def scored_on(run: Path) -> tuple[str, float, int] | None:
+    """Split, accuracy and number of samples that a run was scored on; a checkpoint by itself was on none."""
+    if not (run / "metrics.json").is_file():
+        return None
+    found = read_measured(run)
+    return found.split, found.figures["accuracy"], int(found.figures["n"])
+
+
+def into_sight(place: str) -> str:
+    """For the browser: what a selector finds comes into sight if it is below the screen, as results on a phone are."""
+    return f"""() => {{
+  const found = document.querySelector("{place}");
+  if (found.getBoundingClientRect().top > innerHeight / 3) found.scrollIntoView({{ behavior: "smooth" }});
+}}"""
+
+
 def answering(language: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
     """For what answers an event: a defect of ours is told in words, and its traceback where the page was started."""
 
@@ -140,7 +156,7 @@ def page(tabs: Sequence[Tab], language: str, options: ServeOptions, folder: Path
                     with gr.Tab(tab.title[language]):
                         tab.build(language, folder)
     blocks.queue(max_size=options.queue, default_concurrency_limit=1, api_open=False)
-    blocks.i18n_instance = gr.I18n(**GRADIO)
+    blocks.i18n_instance = gr.I18n(**GRADIO)  # type: ignore[arg-type]  # it takes nested texts, as its docstring says
     return blocks
 
 
@@ -233,12 +249,14 @@ def serve(options: ServeOptions, tabs: Sequence[Tab | None]) -> None:
     with own_folder() as folder, _listening(options.host, options.port) as listening:
         app = make_app([tab for tab in tabs if tab is not None], options, folder)
         shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"Hỏi Ảnh: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-        if options.host not in LOCAL:
-            print(f"--host {options.host}: whoever reaches this machine may ask, without a password", flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2)
         try:
             with terminated_like_interrupted():
+                print(f"Hỏi Ảnh: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+                if options.host not in LOCAL:
+                    print(
+                        f"--host {options.host}: whoever reaches this machine may ask, without a password", flush=True
+                    )
                 uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # which is how it ends
             print("ended; what was uploaded is deleted", flush=True)

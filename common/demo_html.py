@@ -1,6 +1,6 @@
 """Pieces of the page: bars, pictures, tables, messages, as HTML in which nothing of the data becomes markup.
 
-Belongs here: how a result looks, and attention over a photo as a picture. What is shown is the tabs' business.
+Belongs here: how a result looks. What is shown is the tabs' business, attention over a photo `common/looks.py`'s.
 Pictures stand in the page itself, as data: nothing of a result is left on the disk.
 """
 
@@ -8,14 +8,9 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from common.images import Box
-
-PHOTO_SIDE = 560  # pixels of a photo in a result
-_SHADE = 0.78  # how much darker is what was not looked at
 _QUALITY = 85
 
 CSS = """
@@ -65,13 +60,13 @@ footer { display: none !important; }
 #photos th, #photos td { white-space: normal !important; overflow-wrap: anywhere; }
 #photos .table-wrap { max-width: 100%; overflow-x: auto; }
 #photos td { min-width: 0 !important; max-width: 60vw; }
-.hoianh th, .hoianh td { padding: .3rem .55rem !important; text-align: right; white-space: nowrap;
+.hoianh th, .hoianh td { padding: .3rem .45rem !important; text-align: right; white-space: normal;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
-.hoianh thead th { vertical-align: bottom; white-space: normal; min-width: 5.5rem; }
+.hoianh thead th { vertical-align: bottom; min-width: 3.8rem; }
 .hoianh thead, .hoianh tbody, .hoianh tr { border: 0 !important; }
-.hoianh td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
+.hoianh td.text { text-align: left; overflow-wrap: anywhere; min-width: 6rem; }
 .hoianh tbody th { font-weight: 400; }
-.hoianh th:first-child { text-align: left; white-space: normal; min-width: 8rem; }
+.hoianh th:first-child { text-align: left; min-width: 8rem; }
 """
 
 
@@ -163,43 +158,17 @@ def as_source(picture: Image.Image, kind: str = "JPEG") -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]], titles: Mapping[str, str]) -> Markup:
-    """Rows under the names of the first one's columns, of which `titles` shows some otherwise."""
+    """Rows under the names of the first one's columns, of which `titles` shows some otherwise. A figure and what it
+    varies by may stand below each other: a study has many columns."""
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(titles.get(name, name)) for name in rows[0])
     body = Markup("")
     for row in rows:
         first, *others = row.values()
         cells = Markup("").join(
-            Markup('<td class="{}">{}</td>').format("text" if str(value)[:1].isalpha() else "", value)
-            for value in others
+            Markup('<td class="{}">{}</td>').format("text" if text[:1].isalpha() else "", text.replace("± ", "±\u00a0"))
+            for text in map(str, others)
         )
         body += Markup('<tr><th scope="row">{}</th>{}</tr>').format(first, cells)
     return Markup(
         '<div class="scroll" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(head, body)
-
-
-def small(photo: Image.Image, side: int = PHOTO_SIDE) -> Image.Image:
-    """A photo made small for the page; one of few pixels is made large, its pixels kept apart."""
-    width, height = photo.size
-    scale = side / max(width, height)
-    wanted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if scale > 2:
-        return photo.resize(wanted, Image.Resampling.NEAREST)
-    return photo.resize(wanted, Image.Resampling.LANCZOS) if scale < 1 else photo.copy()
-
-
-def looked(photo: Image.Image, weights: np.ndarray, box: Box, side: int = PHOTO_SIDE) -> Image.Image:
-    """The photo, the darker the less was looked at; what the model does not see of it (the edge, cropped) is darkest.
-
-    `weights (h, w)` cover the part `box` of the photo's plane (`common.images.shown_box`). Colours stay, which may be
-    what was asked.
-    """
-    shown = small(photo, side)
-    across, down = shown.width / photo.width, shown.height / photo.height
-    x0, y0, x1, y1 = (round(value) for value in (box[0] * across, box[1] * down, box[2] * across, box[3] * down))
-    bright = Image.fromarray((weights / max(float(weights.max()), 1e-12)).astype(np.float32))
-    bright = bright.resize((max(1, x1 - x0), max(1, y1 - y0)), Image.Resampling.BILINEAR)
-    plane = Image.new("F", shown.size, 0.0)
-    plane.paste(bright, (x0, y0))
-    light = 1 - _SHADE * (1 - np.clip(np.asarray(plane), 0, 1))
-    return Image.fromarray((np.asarray(shown, dtype=np.float32) * light[..., None]).astype(np.uint8))

@@ -3,12 +3,14 @@
 Belongs here: declarations and their ranges, nothing that imports torch or Gradio. The page is `common/demo.py`'s.
 """
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from common.config import options
 from common.errors import UserError
+from common.options import Count
 
 
 @options
@@ -25,11 +27,11 @@ class ServeOptions:
     """largest file that is taken, in MB of 2**20 bytes; twenty times as much is kept at most"""
     max_megapixels: Annotated[float, Field(gt=0, le=100)] = 40.0
     """largest photo that is decoded, millions of pixels"""
-    max_frames: Annotated[int, Field(ge=1)] = 3000
+    max_frames: Count = 3000
     """longest clip that is decoded, frames (two minutes of 25 a second)"""
-    keep_minutes: Annotated[float, Field(gt=0)] = 30.0
+    keep_minutes: Annotated[float, Field(gt=0, le=1e6)] = 30.0
     """how long an uploaded file is kept; all are gone when the page ends"""
-    queue: Annotated[int, Field(ge=1)] = 20
+    queue: Count = 20
     """people who may wait for an answer; one is answered at a time"""
 
 
@@ -64,3 +66,10 @@ class DemoOptions(ServeOptions):
         for examples, run in (("photos", "vqa"), ("clips", "video")):
             if getattr(self, examples) and not getattr(self, run):
                 raise UserError(f"--{examples} are examples for --{run}: give it, or leave --{examples} out")
+
+    def check_paths(self) -> None:
+        """Raises `UserError` for what is not there: called before libraries take their seconds to load."""
+        for name in ("vqa", "video", "study", "photos", "clips"):
+            given = getattr(self, name)
+            if given is not None and not os.path.exists(given):
+                raise UserError(f"--{name} {given}: no such file or folder")

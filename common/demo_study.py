@@ -122,9 +122,8 @@ def study_page(folder: Path, language: str, served: Path, *, linked: bool = Fals
 
 def _pictures(folder: Path, served: Path, found: Mapping[str, Any], words: Mapping[str, str]) -> list[Markup]:
     parts = _picture(folder / "accuracy.png", words["bars"])
-    curves = folder / "curves.png"
-    if not curves.is_file():
-        curves = _draw_curves(folder, served, found)
+    kept = folder / "curves.png"
+    curves = kept if kept.is_file() else _draw_curves(folder, served, found)
     parts += _picture(curves, words["curves"]) if curves else [heading(words["curves"]), note(words["no_curves"])]
     for number, path in enumerate(sorted(folder.glob("confusion-*.png"))[:_MOST_PICTURES]):
         parts += [heading(words["confusion"])] * (number == 0)

@@ -27,13 +27,13 @@ from common.files import beside, remove  # noqa: E402
 # Okabe & Ito's palette: told apart by every kind of colour vision.
 TRAIN, VALIDATION, ACCENT = "#0072B2", "#D55E00", "#009E73"
 RIGHT, WRONG, OUTLINE = TRAIN, VALIDATION, "#F0E442"
-SHARES, HEAT = "Blues", "inferno"  # maps whose lightness grows (or falls) evenly: in grey, too, more is more
+SHARES = "Blues"  # a map whose lightness falls evenly: in grey, too, more is more
 LABEL, TITLE = 8, 10  # font sizes, points
 _DOTS = 120  # an inch
 
 matplotlib.rcParams |= {
     "font.family": "DejaVu Sans",
-    "axes.prop_cycle": matplotlib.cycler(
+    "axes.prop_cycle": plt.cycler(
         color=[TRAIN, VALIDATION, ACCENT, "#CC79A7", "#E69F00", "#56B4E9", "#000000", OUTLINE]
     ),
     "image.cmap": "viridis",

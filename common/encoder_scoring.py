@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from common.classifier_rows import label_names, read_photos
+from common.columns import columns_from
 from common.encoder_scoring_options import EvaluateEncoderOptions
 from common.heads import build_imagenet
 from common.imagenet import class_names, exact, nearest, starting
@@ -47,7 +48,7 @@ def evaluate_encoder(options: EvaluateEncoderOptions) -> Path:
     rows, notes = read_photos(
         options.data,
         images=options.images,
-        columns=dict(pair.split("=") for pair in options.columns),
+        columns=columns_from(options.columns),
         skip=options.on_bad_image == "skip",
         cache=cache_directory(options.cache),
     )
@@ -56,7 +57,7 @@ def evaluate_encoder(options: EvaluateEncoderOptions) -> Path:
     notes += _label_notes(photos, names)
     again: list[dict[str, Any]] = []
     best, worst = _chosen(photos, options.show)
-    if second is not None:
+    if second is not None and options.second_encoder is not None:
         chosen = [rows[photo["row"]] for photo in worst]
         again = judge(chosen, second(_paths(chosen), options), class_names(options.second_encoder))
 
@@ -220,7 +221,7 @@ def _chosen(photos: Sequence[Mapping[str, Any]], count: int) -> tuple[list[dict[
     from common.pictures import best_and_worst  # draws, with matplotlib, which is slow to load
 
     rows = [
-        photo | {"gold_probability": rule["probability"], "gold_rank": rule["rank"]}
+        {**photo, "gold_probability": rule["probability"], "gold_rank": rule["rank"]}
         for photo in photos
         if (rule := photo["rules"]["starts with"])["rank"] is not None
     ]
@@ -248,7 +249,7 @@ def _draw(
     rows += [("worst classified", [ranked(photo) for photo in worst])]
     if best:
         draw_ranked(rows, output / "best-and-worst.png", title=options.encoder)
-    if again:
+    if again and options.second_encoder is not None:
         both = [ranked(first, second) for first, second in zip(worst, again, strict=True)]
         title = f"the worst of {options.encoder}, judged again by {options.second_encoder}"
         networks = (options.encoder, options.second_encoder)

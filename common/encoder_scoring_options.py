@@ -3,14 +3,12 @@
 Belongs here: declarations only, nothing that imports torch.
 """
 
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from common.classifier_options import PhotoSourceOptions
 from common.config import options
 from common.errors import UserError
-from common.options import Count
+from common.options import Count, Workers
 
 
 @options
@@ -49,7 +47,7 @@ class EvaluateEncoderOptions(PhotoSourceOptions):
     """folder that remembers which photos are sound; default $HOIANH_CACHE or ~/.cache/hoianh"""
     batch_size: Count = 32
     """photos that the network sees at once"""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Workers = 0
     """processes that decode beside it"""
 
     def __post_init__(self) -> None:

@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         if backbone is None:
             hf = config.get("transformers")
             backbone = transformers_from_config(hf, self.stages) if hf else _Convolutional(config)
-        self.backbone = backbone
+        self.backbone: Any = backbone  # a `_Convolutional`, or what `load_transformers` makes
         if config["batch_norm"] not in ("eval", "train"):
             raise UserError(f"batch_norm {config['batch_norm']!r}: allowed are eval, train")
         unused = {id(backbone.get_parameter(name)) for name in config.get("unused", ())}
@@ -312,7 +312,7 @@ class _Convolutional(nn.Module):
                     yield module, index
 
 
-def _steps(whole: nn.Module) -> Iterator[str]:
+def _steps(whole: Any) -> Iterator[str]:
     """The modules that a network's `forward` goes through, in order: its children, those of `features` one by one."""
     for name, child in whole.named_children():
         yield from (f"{name}.{i}" for i in range(len(child))) if name == "features" else [name]
@@ -334,8 +334,8 @@ def whole_network(entry: zoo.Entry) -> nn.Module:
 
 def _initialise(module: nn.Module) -> None:
     """He et al., Delving Deep into Rectifiers, ICCV 2015, for every convolution; batch norm starts as identity."""
-    if hasattr(module, "reset_parameters"):
-        module.reset_parameters()
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -343,7 +343,7 @@ def _initialise(module: nn.Module) -> None:
 # -- freezing ----------------------------------------------------------------------------------------------------------
 
 
-def _first_trained(config: dict[str, Any], backbone: nn.Module) -> int:
+def _first_trained(config: dict[str, Any], backbone: Any) -> int:
     """The index of the first stage that is trained: 0 for all, one past the last for none."""
     start, known = config["train_from"], backbone.known_stages
     if start in ("none", "all"):

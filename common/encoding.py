@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,28 @@ from common.images import Preprocessing, normalise
 STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _THREADS = 8  # that encode at once on a CPU: with many more, they would wait for Python's lock
 _PART = 8  # squares that each has at a time: what fits the caches of a core is faster by a quarter than 32
+
+
+@contextmanager
+def exact_fp32(exact: bool = True) -> Iterator[None]:
+    """Within it, fp32 on an NVIDIA GPU is fp32: convolutions and matrix products keep all 24 bits of their factors.
+
+    Left to itself, cuDNN rounds the factors of fp32 convolutions to the 11 bits of TF32. What is published as computed
+    in fp32 must not depend on the machine like that. Not `exact`: TF32 wherever there is any. (These two settings are
+    the ones that every torch 2 knows, those by the name of `fp32_precision` only from 2.9 on; mixing both kinds is an
+    error there.)
+    """
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not exact
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def encoder_for(encoder: Encoder, device: torch.device) -> Encoder:
+    """A copy of a frozen encoder as it is fastest on `device`: BatchNorm folded, channels last."""
+    return folded(encoder).to(device).to(memory_format=torch.channels_last)
 
 
 def encode_batches(
@@ -36,20 +59,21 @@ def encode_batches(
 
     Features are `Encoder.frozen_features` in the kind that `precision` stores; with `pool`, of a wholly frozen encoder,
     averages over pool × pool parts of the grid, `(U, C·pool²)`. The encoder sees at most `batch_size` squares at once.
+    In fp32 and fp16 it computes in fp32, on a GPU, too (see `exact_fp32`).
 
     On a CPU, each core works on squares of its own: sharing those of one batch, they would wait for the slowest at
     every layer, and for ever so long where the loader's processes need them too. On a GPU, the next squares are on
     their way while the last ones' features come back. `compiled`: by `torch.compile`, which takes a minute at first and
     needs a C++ compiler on a CPU; every part then has as many squares, for each number would be compiled anew.
     """
-    fast = folded(encoder).to(device, memory_format=torch.channels_last)
-    features = torch.compile(fast.frozen_features, dynamic=False) if compiled else fast.frozen_features
-    pooled = pool is not None and encoder.frozen_part == "all"
+    batches = iter(batches)  # a loader's processes start now, and decode while the network is copied
     cores = torch.get_num_threads()
-    workers, size = 2, batch_size
+    workers, size, within = 2, batch_size, cores
     if device.type == "cpu":
         workers = min(cores, _THREADS)
         size = min(batch_size, _PART * (cores // workers))
+        within = cores // workers
+    pooled = pool is not None and encoder.frozen_part == "all"
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         count = len(pixels)
@@ -62,11 +86,16 @@ def encode_batches(
             grid = adaptive_avg_pool2d(grid.float(), pool).flatten(1)
         return grid.to(STORED[precision]).cpu()
 
-    within = cores if device.type != "cpu" else cores // workers
     threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(within,))
     waiting: deque[tuple[list[Future[torch.Tensor]], Any]] = deque()
     parts = 0
+    exact = ExitStack()
+    if precision != "bf16":
+        exact.enter_context(exact_fp32())
     try:
+        torch.set_num_threads(within)  # of this thread, too: sharing small steps, it would wait for cores that encode
+        fast = encoder_for(encoder, device)
+        features = torch.compile(fast.frozen_features, dynamic=False) if compiled else fast.frozen_features
         for pixels, rest in batches:
             futures = [threads.submit(encode, part) for part in pixels.tensor_split(math.ceil(len(pixels) / size))]
             waiting.append((futures, rest))
@@ -79,4 +108,5 @@ def encode_batches(
             yield torch.cat([future.result() for future in futures]), rest
     finally:
         threads.shutdown(cancel_futures=True)
+        exact.close()
         torch.set_num_threads(cores)  # which the initializer has set for threads to come

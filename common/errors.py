@@ -61,11 +61,13 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
         except OSError as error:
-            if not _is_full(error):
+            too_long = error.errno == errno.ENAMETOOLONG  # a path that an option or a file holds
+            if not (_is_full(error) or too_long):
                 raise
             if os.environ.get("RANK", "0") == "0":
-                where = f" ({error.filename})" if error.filename else ""
-                message = plain_line(f"{error.strerror or error}{where}: make room, or set TMPDIR to another folder")
+                where = f" ({str(error.filename)[:200]})" if error.filename else ""
+                advice = "" if too_long else ": make room, or set TMPDIR to another folder"
+                message = plain_line(f"{error.strerror or error}{where}{advice}")
                 print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)
 

@@ -63,8 +63,9 @@ class Evidence:
         """The smallest difference that every test made here would find with 80 % power, or None."""
         if len(self.by_seed) == 1:
             return self.smallest_of_samples
-        both = (self.smallest_of_samples, self.smallest_of_seeds)
-        return None if None in both else max(both)
+        if self.smallest_of_samples is None or self.smallest_of_seeds is None:
+            return None
+        return max(self.smallest_of_samples, self.smallest_of_seeds)
 
     @property
     def samples_tell(self) -> bool:

@@ -73,11 +73,13 @@ def export_run(options: ExportOptions, open_shareable: Callable[[Left, Path], Sh
     checkpoint = find_checkpoint(options.run, options.checkpoint, task=left.task)
     shared = open_shareable(left, checkpoint)
     if options.to == "hub":
+        assert options.name is not None  # or its options had been refused
         with TemporaryDirectory() as folder:
             _fill(Path(folder), left, shared, options, folder_name=options.name)
             address = upload(folder, options.name, private=options.private or None)
         print(f"{checkpoint} with its card is at {address}")
         return
+    assert options.output is not None  # or its options had been refused
     output, found = Path(options.output), []
 
     def fill(folder: Path) -> None:

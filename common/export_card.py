@@ -182,7 +182,7 @@ def _environment(environment: dict[str, Any]) -> str:
 
 def _table(figures: dict[str, Any]) -> str:
     """Accuracy with n and Wilson's 95 % interval, by type or class, then of all."""
-    parts = next((figures[key] for key in ("by_type", "by_class") if figures.get(key)), {})
+    parts: dict[str, Any] = next((figures[key] for key in ("by_type", "by_class") if figures.get(key)), {})
     kind = "class" if figures.get("by_class") else "type"
     rows = [_row(kind, name, values) for name, values in sorted(parts.items()) if name]
     return markdown([*(rows if len(rows) > 1 else []), _row(kind, "all", figures)])

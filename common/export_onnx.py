@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ TOLERANCE = 1e-4
 FILE = "model.onnx"
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
-Inputs = dict[str, torch.Tensor]
+Inputs = dict[str, Any]
+"""Tensors by the names of a model's inputs; of a sample, more may be in it."""
 
 
 @dataclass(kw_only=True)
@@ -37,9 +39,9 @@ class OnnxModel:
     """of each, its axes that may have any length, and what these are called"""
     outputs: Sequence[str]
     reference: Callable[[Inputs], Sequence[torch.Tensor]]
-    """the model's own forward: what `outputs` should be for inputs"""
+    """what `outputs` should be for a sample: what a person gets from the model as it is used without ONNX"""
     samples: Sequence[Inputs]
-    """several batches, of several sizes; the last is the largest"""
+    """several batches, of several sizes; the last is the largest; what is in them beside `inputs` is `reference`'s"""
     about_samples: str
     """what they are, for a person"""
 
@@ -86,7 +88,7 @@ def _export(model: OnnxModel, path: Path) -> None:
     free = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes} for name, axes in model.inputs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about itself
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             kwargs={name: sample[name] for name in model.inputs},
             dynamo=True,
@@ -112,7 +114,7 @@ def check(model: OnnxModel, path: Path) -> Checked:
     found = dict.fromkeys(model.outputs, 0.0)
     for sample in model.samples:
         given = {name: sample[name] for name in model.inputs}
-        ours = model.reference(given)
+        ours = model.reference(sample)
         theirs = session.run(list(model.outputs), {name: tensor.numpy() for name, tensor in given.items()})
         for name, one, other in zip(model.outputs, ours, theirs, strict=True):
             difference = float(np.abs(one.numpy() - other).max()) if one.shape == other.shape else float("inf")

@@ -6,6 +6,8 @@ sequences, and unrolls or loops over the steps of a padded one; ONNX's own nodes
 Which model is exported, and how it is checked, is `common/export_onnx.py`'s.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -44,7 +46,7 @@ class OnnxRecurrent(nn.Module):
 
     def forward(self, sequences: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Recurrent.forward`."""
-        states, final = sequences, None
+        states = final = sequences
         for layer in range(self.layers):
             weights = (self.get_buffer(f"{name}_{layer}") for name in ("inputs", "states", "biases"))
             states, final = _operator()(states, lengths, *weights, self.kind, self.hidden, self.both)
@@ -64,7 +66,9 @@ def with_onnx_recurrent(module: nn.Module) -> nn.Module:
 def translations() -> dict:
     """`custom_translation_table` of `torch.onnx.export`. Needs onnxscript."""
     from onnx import TensorProto
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its stubs want constants' types, which it finds out itself
 
     def translate(sequences, lengths, inputs, states, biases, kind: str, hidden: int, both: bool):
         given = (

@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 from common.encoders import Encoder, fingerprint
 from common.encoding import encode_batches
 from common.errors import UserError, reason
-from common.files import remove, write_whole
+from common.files import parse_json, remove, write_whole
 from common.folding import folds
 from common.images import Preprocessing, augment, read_image, seeded, to_tensor
 from common.symmetry import symmetries
@@ -52,14 +52,21 @@ stand where, `(T,)`, so that a frame that comes twice is encoded once; of a phot
 class ViewSource(Protocol):
     """Where pixels come from: photos here, clips in `video/frames.py`."""
 
-    about: dict[str, Any]
-    """all that decides the pixels, but the file and the view: plain values"""
-    preprocessing: Preprocessing
-    """of these, what becomes of the pixels"""
-    unit: str
-    """what a row is, for the progress bar: image, clip"""
-    frames: int
-    """about how many squares a row has: so many fewer rows are loaded at once"""
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides the pixels, but the file and the view: plain values."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of these, what becomes of the pixels."""
+
+    @property
+    def unit(self) -> str:
+        """What a row is, for the progress bar: image, clip."""
+
+    @property
+    def frames(self) -> int:
+        """About how many squares a row has: so many fewer rows are loaded at once."""
 
     def load(self, path: str, digest: str, view: int) -> View:
         """The view of a file with this hash: 0 plain, others augmented, the same whenever it is asked for."""
@@ -139,17 +146,19 @@ class FeatureStore:
     def take(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """→ features `(n, C, h, w)` and valid boxes `(n, 4)` of these photos, in their order. Raises KeyError."""
         places = np.array([self._place[row] for row in rows])  # (n, 3)
-        features = valid = None
+        features: torch.Tensor | None = None
+        valid: torch.Tensor | None = None
         for number in np.unique(places[:, 0]):
             chosen = np.flatnonzero(places[:, 0] == number)
             inside = torch.from_numpy(places[chosen, 1])
             some_features, some_valid = (tensor[inside] for tensor in self._shards[number])
             if len(chosen) == len(rows):
                 return some_features, some_valid
-            if features is None:
+            if features is None or valid is None:
                 features = some_features.new_empty(len(rows), *some_features.shape[1:])
                 valid = some_valid.new_empty(len(rows), 4)
             features[chosen], valid[chosen] = some_features, some_valid
+        assert features is not None and valid is not None  # no batch is without rows
         return features, valid
 
     def take_clips(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +173,7 @@ def _read_shard(path: Path) -> tuple[list[Row], tuple[torch.Tensor, torch.Tensor
     if not path.is_file():
         raise OSError("is not a file")
     with safe_open(path, framework="pt") as shard:
-        rows = [(digest, view) for digest, view in json.loads(shard.metadata()["rows"])]
+        rows = [(digest, view) for digest, view in parse_json(shard.metadata()["rows"])]
         features, valid = shard.get_tensor("features"), shard.get_tensor("valid")
         lengths = shard.get_tensor("lengths").tolist() if "lengths" in shard.keys() else [1] * len(rows)
     if not all(isinstance(digest, str) and isinstance(view, int) for digest, view in rows):
@@ -201,7 +210,8 @@ def cached_features(
     (default 32, on a GPU 128), those of several clips together; `compiled` by `torch.compile`.
     Raises `UserError` for a file that cannot be read, and for a cache that other machines' processes do not share.
     """
-    about = {"encoder": encoder.name, "weights_and_architecture": fingerprint(encoder), "precision": precision}
+    about: dict[str, Any] = {"encoder": encoder.name, "weights_and_architecture": fingerprint(encoder)}
+    about["precision"] = precision
     about |= source.about | ({} if views > 1 else {"augmentation": []})
     if pool is not None and encoder.frozen_part == "all":
         about["pool"] = pool
@@ -334,11 +344,12 @@ def collate_views(views: Sequence[View]) -> tuple[torch.Tensor, tuple[torch.Tens
     """Squares of all rows one after another; valid parts, where each wanted square is (None: all in order), lengths."""
     pixels = torch.cat([pixels for pixels, _, _ in views])
     valid = torch.stack([valid for _, valid, _ in views])
-    if views[0][2] is None:
+    wanted = [places for _, _, places in views if places is not None]
+    if not wanted:
         return pixels, (valid, None, [1] * len(views))
     firsts = np.cumsum([0] + [len(squares) for squares, _, _ in views[:-1]])
-    places = torch.cat([places + int(first) for first, (_, _, places) in zip(firsts, views, strict=True)])
-    return pixels, (valid, places, [len(places) for _, _, places in views])
+    places = torch.cat([its + int(first) for first, its in zip(firsts, wanted, strict=True)])
+    return pixels, (valid, places, [len(its) for its in wanted])
 
 
 def _write_shard(

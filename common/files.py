@@ -17,7 +17,11 @@ from typing import Any, TextIO
 from common.errors import UserError, reason
 
 MOST_BYTES = 100_000_000
-"""Of a text or JSON file that is read whole: JSON takes up to 25 times its size in memory."""
+"""Of a text or JSON file that is read whole."""
+MOST_PARTS = 10_000_000
+"""Lists and objects in a JSON text: each takes a hundred bytes and more, and two letters are enough for one."""
+MOST_DIGITS = 20
+"""Of a whole number, in JSON and YAML: 64 bits have no more, and nothing that counts or measures needs more."""
 
 
 def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:
@@ -96,9 +100,26 @@ def read_text(path: str | Path, *, most: int = MOST_BYTES) -> str:
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds. Raises `UserError`, as `read_text` and for what is no JSON."""
     try:
-        return json.loads(read_bytes(path).decode("utf-8-sig"))
+        return parse_json(read_bytes(path).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise UserError(f"{path}: is damaged ({reason(error)})") from None
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Raises `ValueError` for what is no JSON, for more parts than `MOST_PARTS`, and for whole
+    numbers that nothing could compute with, and `RecursionError` for parts nested without end."""
+    parts = text.count("[") + text.count("{")
+    if parts > MOST_PARTS:
+        raise ValueError(f"it holds {parts:,} lists and objects; at most {MOST_PARTS:,} are read")
+    return json.loads(text, parse_int=whole_number)
+
+
+def whole_number(digits: str) -> int:
+    """The whole number that a text spells. Raises `ValueError` for one of more digits than `MOST_DIGITS`: `float`, a
+    tensor's index and even printing it would fail wherever it is used."""
+    if len(digits) > MOST_DIGITS + digits.startswith("-"):
+        raise ValueError(f"a whole number of {len(digits):,} digits; at most {MOST_DIGITS} are read")
+    return int(digits)
 
 
 def read_object(path: str | Path) -> dict[str, Any]:

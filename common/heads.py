@@ -9,6 +9,7 @@ belong here: what the classes are called (`common/imagenet.py`), and classifiers
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class OriginalHead(nn.Module):
         self.name = name
         device = torch.get_default_device()
         with torch.device("meta"):
-            children = dict(whole_network(entry).named_children())
+            children: dict[str, Any] = dict(whole_network(entry).named_children())
         names = list(children)
         behind = names[names.index(entry.final.end.partition(".")[0]) + 1 :]
         pooling = children["avgpool"].output_size if "avgpool" in behind else 1  # MobileNetV2's is a function

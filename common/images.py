@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import v2
 
 from common.errors import UserError
+from common.jpeg_scans import MOST_SCANS, count_scans
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -93,11 +94,15 @@ def read_image(path: str | Path, *, shrink_to: int | None = None, max_pixels: in
     Raises `UserError` that names the file and the reason, whatever bytes it holds; `TooLarge` is one.
     """
     path = Path(path)
-    if not path.is_file():  # also keeps us from waiting for ever on a pipe
-        raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such image file"))
-    if path.stat().st_size > MAX_BYTES:
-        raise TooLarge(f"{path}: has {path.stat().st_size:,} bytes; photos of at most {MAX_BYTES:,} are read")
-    return _read(path, str(path), path.stat().st_size, shrink_to, max_pixels)
+    try:
+        if not path.is_file():  # also keeps us from waiting for ever on a pipe
+            raise UserError(f"{path}: " + ("is not a file" if path.exists() else "no such image file"))
+        size = path.stat().st_size
+    except OSError as error:  # such as a name longer than any
+        raise UserError(f"{str(path)[:200]}: cannot be read ({error.strerror})") from None
+    if size > MAX_BYTES:
+        raise TooLarge(f"{path}: has {size:,} bytes; photos of at most {MAX_BYTES:,} are read")
+    return _read(path, str(path), size, shrink_to, max_pixels)
 
 
 def image_from_bytes(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -120,6 +125,8 @@ def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | No
             with Image.open(source, formats=FORMATS) as image:
                 if not 0 < image.width * image.height <= max_pixels:
                     raise TooLarge(f"{name}: {image.width} x {image.height} pixels; at most {max_pixels:,} are read")
+                if image.format in ("JPEG", "MPO"):  # the latter: a JPEG with another behind it
+                    _check_scans(source, name)
                 if shrink_to is not None:
                     image.draft(None, (shrink_to, shrink_to))  # does nothing unless it is a JPEG
                 with _ONE_LARGE if image.width * image.height > _LARGE else nullcontext():
@@ -136,6 +143,13 @@ def _read(source: Path | io.BytesIO, name: str, length: int, shrink_to: int | No
     except Exception as error:  # on damaged bytes a decoder raises nearly anything (struct.error, IndexError, ...)
         reason = " ".join(str(error).split()) or type(error).__name__
     raise UserError(f"{name}: cannot be read as an image ({reason})")
+
+
+def _check_scans(source: Path | io.BytesIO, name: str) -> None:
+    if count_scans(source.getvalue() if isinstance(source, io.BytesIO) else source) > MOST_SCANS:
+        raise UserError(
+            f"{name}: a JPEG of more than {MOST_SCANS} scans; save it again, as one that is not progressive"
+        )
 
 
 Box = tuple[float, float, float, float]

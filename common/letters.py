@@ -126,7 +126,7 @@ def train_letters(options: LettersOptions) -> dict[str, Any]:
     seconds = round(time.perf_counter() - started, 3)
     net.eval()
     reported = R3_LOSSES if options.is_r3 else {}
-    found = {
+    found: dict[str, Any] = {
         "words": list(options.words),
         "letters": list(net.letters),
         "parameters": count_parameters(net)[0],
@@ -207,7 +207,8 @@ def draw_loss(losses: Sequence[float], reported: dict[int, float], path: Path) -
     axis.plot(range(len(losses)), losses, color=TRAIN, marker="." if len(losses) < 20 else None, label="measured")
     rings = {epoch: loss for epoch, loss in reported.items() if epoch < len(losses)}
     if rings:
-        axis.plot(rings.keys(), rings.values(), "o", markerfacecolor="none", color=VALIDATION, label="reported (R3)")
+        at, values = list(rings), list(rings.values())
+        axis.plot(at, values, "o", markerfacecolor="none", color=VALIDATION, label="reported (R3)")
         axis.legend(frameon=False)
     axis.set(xlabel="epoch", ylabel="cross-entropy per letter", ylim=(0, None))
     save_figure(figure, path, with_svg=True)

@@ -4,13 +4,11 @@ Belongs here: declarations only, nothing that imports torch. The net is in `comm
 """
 
 import unicodedata
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar, Literal
 
 from common.config import options
 from common.errors import UserError
-from common.options import Count, Positive
+from common.options import Count, Epochs, Positive, Seed
 
 R3_WORDS = ("hello", "green", "start")
 R3_GIVEN = ("h", "g", "s", "e", "t")
@@ -37,7 +35,7 @@ class LettersOptions:
     """words to learn, of two letters or more; one of several parts in quotes"""
     given: tuple[str, ...] = ()
     """letters, or beginnings, to go on from; default the words' first letters, and after R3's words its e and t"""
-    epochs: Count = 100
+    epochs: Epochs = 100
     """steps, each over all words"""
     kind: Literal["rnn", "gru", "lstm"] = "rnn"
     """recurrent net"""
@@ -45,7 +43,7 @@ class LettersOptions:
     """its size"""
     learning_rate: Positive = 0.01
     """of Adam"""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """seed of the initial weights; nothing else is random"""
     output: str | None = None
     """run directory to write: letters.json, loss.csv and curve.png, and what every run has (metrics.json, config.yaml,

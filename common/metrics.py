@@ -125,7 +125,7 @@ def top_k_errors(rank: np.ndarray, gold: np.ndarray, *, classes: int, most: int 
 
     `rank (n,)` is the gold class's, from 1; `gold (n,)` is −1 where there is no such class.
     """
-    figures = {}
+    figures: dict[str, float] = {}
     for k in range(1, min(most, classes - 1) + 1):
         accuracy = TopK().compute(predictions=rank, references=gold, k=k)[f"top{k}_accuracy"]
         figures |= {f"top{k}_accuracy": accuracy, f"top{k}_error": 1 - accuracy}

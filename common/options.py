@@ -4,7 +4,8 @@ Belongs here: declarations and their ranges, nothing that imports torch (so that
 are read is in `common/config.py`; what they do is in the module each class names.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -12,8 +13,12 @@ from common.config import options, positional
 from common.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Many = Annotated[int, Field(ge=0, lt=2**31)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Workers = Annotated[int, Field(ge=0, le=1024)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
 CHECKPOINTS = ("best_accuracy", "best_loss", "last")
 NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes")  # change nothing that is measured
 
@@ -30,7 +35,7 @@ class RunOptions:
     """go on with the run in --output from its last checkpoint, with its own saved options"""
     overwrite: bool = False
     """replace the run in --output"""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """seed of the initial weights, the order of the batches, dropout and augmentation"""
     tracker: Literal["none", "tensorboard"] = "none"
     """also log every epoch to TensorBoard, through Accelerate (RUN/tensorboard; pip install tensorboard)"""
@@ -56,15 +61,31 @@ class DataOptions:
     """part of train that becomes validation (whole groups, stratified) where the source has none"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """part that becomes test where the source is a single file"""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """seed of those splits, apart from --seed so that all seeds of a study share their splits"""
     allow_leaky_split: bool = False
     """go on, and say so in every table, when groups, photos or rows are in two splits"""
     limit: Count | None = None
     """use only the first so many photos of each file (so many clips, spread evenly over it and its classes): a
     smoke test"""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Workers = 2
     """processes that decode beside the encoder"""
+
+
+class Streaming(Protocol):
+    """The fields of a command's options that `StreamOptions` must go with, its own and those of others."""
+
+    streaming: str | None
+    stream_steps: int | None
+    limit: int | None
+    score_train: bool
+    views: int
+    weights: str
+    train_encoder: str
+    encoder: str
+
+    @property
+    def augment(self) -> Sequence[str]: ...
 
 
 @options
@@ -79,7 +100,7 @@ class StreamOptions:
     shuffle_buffer: Count = 1000
     """rows of --streaming that are held, to be mixed"""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self: Streaming) -> None:  # type: ignore[override]  # a mixin's: see Streaming
         data = getattr(self, "data", None)
         if self.streaming is None:
             if self.stream_steps is not None:
@@ -112,7 +133,7 @@ class EncoderOptions:
     """imagenet (torchvision's), none (random), or a local .safetensors or .pth file"""
     stages: tuple[str, ...] = ()
     """named stages whose grids are used, together; default the last; color joins a histogram to any of them"""
-    encoder_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    encoder_seed: Seed | None = None
     """seed of its random weights, so that every --seed has the same; default drawn with the rest by --seed"""
     depth: int = 4
     """custom_cnn: blocks, each but the first halving the grid"""
@@ -158,7 +179,7 @@ class EncoderOptions:
 class TrainingOptions:
     """training (common/training)"""
 
-    epochs: Count = 24
+    epochs: Epochs = 24
     """passes over the training split"""
     batch_size: Count = 16
     """photos, each with all its questions, or clips per step, over all processes"""
@@ -172,7 +193,7 @@ class TrainingOptions:
     """of everything but the encoder"""
     encoder_learning_rate: Positive | None = None
     """of a trained encoder; default the same"""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 1e-2
     """decoupled for adamw, L2 for the others"""
     momentum: Fraction = 0.9
     """of sgd"""
@@ -186,17 +207,17 @@ class TrainingOptions:
     """epochs between restarts of cosine_restarts"""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """factor of each fall of plateau"""
-    plateau_patience: Annotated[int, Field(ge=0)] = 1
+    plateau_patience: Many = 1
     """epochs without improvement that plateau waits"""
-    clip: Annotated[float, Field(ge=0)] = 5.0
+    clip: Annotated[float, Field(ge=0, le=1e30)] = 5.0
     """largest norm of the gradient; 0 does not clip"""
     label_smoothing: Fraction = 0.0
     """probability spread over all classes in the training loss"""
     weight_averaging: Fraction = 0.0
     """score and keep a running mean of the weights: the share it keeps at each step (0.99, say); 0: the weights"""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Many = 0
     """stop after this many epochs without improvement; 0 never stops early"""
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    min_delta: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     """how much better counts as an improvement"""
     monitor: Literal["loss", "accuracy"] = "loss"
     """validation figure that --patience watches"""
@@ -204,7 +225,7 @@ class TrainingOptions:
     """best_accuracy is kept when validation accuracy rises, or (both, report R1) training accuracy too"""
     score: Literal["best_accuracy", "best_loss", "last"] = "best_accuracy"
     """checkpoint that is scored at the end"""
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=1e6)] = 5.0
     """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
 
 
@@ -239,5 +260,5 @@ class ScoreOptions:
     """score even samples whose group, photo, clip or row was trained on, and say so"""
     cache: str | None = None
     """folder of cached features; default the run's"""
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Workers = 2
     """processes that decode beside the encoder"""

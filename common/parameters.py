@@ -160,12 +160,12 @@ def count(name: str) -> Network:
     """The network of an encoder of the zoo, whole, or `alexnet_original`."""
     if name == ALEXNET_ORIGINAL:
         grouped = sum(layer.parameters for layer in original_alexnet(groups=2))
-        notes = (
+        said = (
             f"torchvision's alexnet has {count('alexnet').total:,}: it is a later one, with fewer channels in conv1, "
             "conv2 and conv4",
             f"with conv2, conv4 and conv5 in two groups, as first published, it has {grouped:,}",
         )
-        return Network(name=name, layers=original_alexnet(), reported=(R3_LAYERS, R3_TOTAL), notes=notes)
+        return Network(name=name, layers=original_alexnet(), reported=(R3_LAYERS, R3_TOTAL), notes=said)
     entry = zoo.describe(name)
     with torch.device("meta"):
         network = whole_network(entry)

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -41,7 +41,7 @@ class PhotoFolder:
     def __init__(self, root: Path) -> None:
         self.root = os.path.realpath(root)
         self.allowed = allowed_places(self.root)
-        self._real = functools.cache(os.path.realpath)  # of folders: few, while photos are many
+        self._folders: dict[str, str] = {}  # as named → where they really are: few, while photos are many
 
     def find(self, reference: str) -> str:
         """The absolute path that `reference` stands for; whether anything is there is not checked.
@@ -62,14 +62,16 @@ class PhotoFolder:
 
     def _resolve(self, reference: str) -> str:
         parent, name = os.path.split(os.path.join(self.root, reference))
-        path = os.path.join(self._real(parent), name)
+        if parent not in self._folders:
+            self._folders[parent] = os.path.realpath(parent)
+        path = os.path.join(self._folders[parent], name)
         real = os.path.realpath(path) if name in ("", ".", "..") or os.path.islink(path) else path
         if not is_inside(real, self.allowed):
             raise UserError(f"photo {reference} leads out of the data folder {self.root}; --images names another")
         return path
 
     @functools.cached_property
-    def numbered(self) -> dict[int, str]:
+    def numbered(self) -> Mapping[int, str]:
         """COCO's photos by number: `N.jpg`, `00000000000N.jpg`, `COCO_val2014_00000000000N.jpg`, here or one below."""
         named = re.compile(r"(?:COCO_\w+?_)?(\d{1,18})\.(?:jpe?g|png|webp)", re.IGNORECASE)
         found: dict[int, str] = {}

@@ -75,8 +75,8 @@ class ImagePipeline:
         A list of photos → a list of such lists, `batch_size` computed at a time. Raises `UserError` for a bad photo.
         """
         check_batch_size(batch_size)
-        single = isinstance(images, str | Path | bytes | Image.Image)
-        photos = [images] if single else list(images)
+        single = isinstance(images, PhotoLike)
+        photos = [images] if isinstance(images, PhotoLike) else list(images)
         preprocessing, found = photo_views(self.model).preprocessing, []
         for start in range(0, len(photos), batch_size):
             views = [to_tensor(as_photo(photo), preprocessing)[0] for photo in photos[start : start + batch_size]]

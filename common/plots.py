@@ -19,7 +19,6 @@ from PIL import Image
 from common.confusion import Confusion
 from common.drawing import (
     ACCENT,
-    HEAT,
     LABEL,
     OUTLINE,
     RIGHT,
@@ -35,8 +34,8 @@ from common.drawing import (
     text_width,
     write_at,
 )
+from common.looks import LEGEND, looked, small
 
-_SHADE = 0.75  # how opaque is what darkens what was not looked at
 _WRITTEN = 12  # gold answers up to which the counts are written into a matrix
 
 
@@ -73,7 +72,7 @@ def draw_attention(
     words: Sequence[str] = (),
     word_maps: np.ndarray | None = None,
 ) -> None:
-    """The photo, and over it where each glimpse looked.
+    """The photo, and where each glimpse looked on it (`common.looks`).
 
     `maps (G, h, w)` are attention weights; `box` (x0, y0, x1, y1 in the photo's pixels) is the part of the plane that
     the grid covers. `word_maps (G, T)` are weights over `words`. Either may be empty.
@@ -83,15 +82,11 @@ def draw_attention(
     panels = 1 + glimpses + bars
     figure, axes = plt.subplots(1, panels, figsize=(3.2 * panels, 3.8), layout="constrained", squeeze=False)
     axes = axes[0]
-    axes[0].imshow(photo)
+    axes[0].imshow(small(photo))
     axes[0].set_title("photo", fontsize=TITLE)
     for place, weights in enumerate(maps):
         axis = axes[1 + place]
-        axis.imshow(photo)
-        x0, y0, x1, y1 = box
-        axis.imshow(weights, extent=(x0, x1, y1, y0), cmap=HEAT, alpha=0.55, interpolation="bilinear", vmin=0)
-        axis.set_xlim(0, photo.width)
-        axis.set_ylim(photo.height, 0)
+        axis.imshow(looked(photo, weights, box))
         axis.set_title(f"glimpse {place + 1}: strongest cell {weights.max():.0%}", fontsize=TITLE)
     for axis in axes[: 1 + glimpses]:
         axis.axis("off")
@@ -106,6 +101,8 @@ def draw_attention(
         axis.set_title("weight of each word", fontsize=TITLE)
         axis.legend(frameon=False, fontsize=LABEL)
     figure.suptitle(title, fontsize=TITLE + 1)
+    if glimpses:
+        figure.supxlabel(LEGEND, fontsize=LABEL, color="0.35")
     save_figure(figure, path)
 
 
@@ -228,13 +225,14 @@ def draw_answers(rows: Sequence[ShownRow], path: Path, *, title: str, with_svg: 
     """A sheet of photos with what was asked, the gold answer, and the predicted one with its probability.
 
     Right ones are blue and ticked, wrong ones vermilion and crossed: told apart in every colour vision, and in print.
-    Where there are attention weights, a photo is the darker the less was looked at; what was cropped away is darkest.
+    Where there are attention weights, it is shown where was looked (`common.looks`).
     """
     wide, high, gap, caption = 2.5, 1.9, 0.2, 0.85  # of a photo, around it and under it, inches
     head = 0.34
     columns = max([2, *(len(row.answers) for row in rows)])  # the headings need some width
     headings = [("✓ " if row.right else "✗ ") + row.heading for row in rows]
-    width = max(columns * (wide + gap) + gap, *(text_width(text, TITLE) + 0.4 for text in [title, *headings]))
+    texts = [text_width(title, TITLE + 1), *(text_width(heading, TITLE) for heading in headings)]
+    width = max(columns * (wide + gap) + gap, *(text + 2 * gap for text in texts))
     heights = [head + (high + caption if row.answers else 0) for row in rows]
     figure = plt.figure(figsize=(width, sum(heights) + 0.6))
     y = sum(heights) + 0.6 - 0.38
@@ -257,23 +255,12 @@ def draw_answers(rows: Sequence[ShownRow], path: Path, *, title: str, with_svg: 
 
 
 def _show(axis: Any, answer: Shown) -> None:
-    """The photo, darkened by what the weights lack of the largest: its colours stay, which may be what was asked."""
+    """The photo, and on it where was looked, and boxes."""
     width, height = answer.size
-    axis.imshow(answer.photo, extent=(0, width, height, 0))
+    picture = answer.photo
     if answer.weights is not None:
-        x0, y0, x1, y1 = answer.box
-        shade = np.zeros((*answer.weights.shape, 4))  # black, more or less opaque
-        shade[..., 3] = _SHADE * (1 - answer.weights / max(answer.weights.max(), 1e-12))
-        axis.imshow(shade, extent=(x0, x1, y1, y0), interpolation="bilinear")
-        left, middle = max(x0, 0), min(x1, width) - max(x0, 0)
-        for x, y, wide, high in (
-            (0, 0, x0, height),
-            (x1, 0, width - x1, height),
-            (left, 0, middle, y0),
-            (left, y1, middle, height - y1),
-        ):
-            if wide > 0 and high > 0:
-                axis.add_patch(Rectangle((x, y), wide, high, color="black", alpha=_SHADE, linewidth=0))
+        picture = looked(picture, answer.weights, answer.box, size=answer.size)
+    axis.imshow(picture, extent=(0, width, height, 0))
     for x0, y0, x1, y1 in answer.boxes:
         for colour, thick in (("black", 3), (OUTLINE, 1.5)):  # seen on every ground
             axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=thick))

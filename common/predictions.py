@@ -83,8 +83,15 @@ def read_back(file: Path) -> tuple[list[int], dict[str, list[str]]]:
     """A table that `common.runs.write_csv` wrote: its row numbers, and its columns as they were before. Raises
     `UserError`."""
     source = open_file(file)
-    ((rows, columns),) = source.batches(source.names)
-    return list(rows), {restored(name): list(map(restored, values)) for name, values in columns.items()}
+    rows: list[int] = []
+    columns: dict[str, list[str]] = {restored(name): [] for name in source.names}
+    if len(columns) < len(source.names):
+        raise UserError(f"{file}: two of its columns have one name; score the run again")
+    for numbers, batch in source.batches(source.names):
+        rows += numbers
+        for name, values in batch.items():
+            columns[restored(name)] += map(restored, values)
+    return rows, columns
 
 
 def _accuracy(file: Path, split: str) -> float | None:

@@ -4,13 +4,16 @@ Belongs here: what all tasks' checkpoints have in common when they are opened: s
 their configuration, and nothing that could run code. Vocabularies and preprocessing are the tasks'.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.utils.logging import set_tqdm_hook
 
 from common.errors import UserError, reason
 from common.files import read_object
@@ -64,11 +67,19 @@ def find_checkpoint(run: str | Path, name: str | None, *, task: str) -> Path:
     return checkpoint_directory(path, scored)
 
 
+def needed(tensor: torch.Tensor | None, name: str) -> torch.Tensor:
+    """An input of a model that may be left out, but not here. Raises `ValueError`."""
+    if tensor is None:
+        raise ValueError(f"this model needs {name}")
+    return tensor
+
+
 def load_whole(from_pretrained: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """transformers' `from_pretrained`, but missing or unfitting weights are refused (`UserError`), not made up."""
     wanted = keywords.pop("output_loading_info", False)
     try:
-        model, info = from_pretrained(*arguments, output_loading_info=True, **keywords)
+        with _bars_on_terminals():
+            model, info = from_pretrained(*arguments, output_loading_info=True, **keywords)
     except RuntimeError as error:  # a shape that does not fit
         raise UserError(f"checkpoint {arguments[0]}: weights do not fit its config ({error})") from None
     wrong = sorted(map(str, info["missing_keys"])) + sorted(map(str, info["mismatched_keys"]))
@@ -76,6 +87,22 @@ def load_whole(from_pretrained: Callable[..., Any], *arguments: Any, **keywords:
     if wrong:
         raise UserError(f"checkpoint {arguments[0]}: its weights do not fit its config ({wrong[0]} and others)")
     return (model, info) if wanted else model
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Within it transformers' bars are drawn on a terminal alone, not into a log or a pipe; settings stay as they are,
+    and so does what somebody does with the bars himself (transformers' `set_tqdm_hook`)."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        yield
+        return
+    before = set_tqdm_hook(lambda bar, given, keywords: bar(*given, **keywords | {"disable": True}))
+    if before is not None:
+        set_tqdm_hook(before)
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)
 
 
 def _refuse_giants(value: Any, key: str) -> None:
@@ -92,8 +119,9 @@ def _refuse_giants(value: Any, key: str) -> None:
 
 def _refuse_other_weights(model_class: type[PreTrainedModel], directory: Path) -> None:
     """Compare names and shapes of the weights with those of the model, which takes no memory."""
+    config_class: Any = model_class.config_class
     with torch.device("meta"):
-        model = model_class(model_class.config_class.from_pretrained(directory, local_files_only=True))
+        model = model_class(config_class.from_pretrained(directory, local_files_only=True))
     needed = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     with safe_open(directory / "model.safetensors", framework="pt") as file:
         found = {name: file.get_slice(name).get_shape() for name in file.keys()}

@@ -21,9 +21,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from common.checkpoints import load_state, save_state, whole_directory, write_directory
-from common.errors import UserError
-from common.files import write_whole
+from common.errors import UserError, reason
+from common.files import read_text, write_whole
 from common.options import CHECKPOINTS, TrainingOptions
+
+RESUMES = "resumed.jsonl"
+"""In a run: the epoch and step of each time that it was gone on with."""
 
 
 @dataclass(kw_only=True)
@@ -98,9 +101,6 @@ class State:
         """
         within = [] if total is None else gather_object([{"total": total.tolist(), "random": _random_state()}])
         if self.accelerator.is_main_process:
-            schedule = {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"}
-            if hasattr(self.schedule, "lr_lambdas"):
-                schedule["lr_lambdas"] = [None] * len(self.optimizer.param_groups)
             # Scored and saved is the average; what goes on training is then part of the state.
             weights = None
             if self.averaged is not None:
@@ -108,7 +108,7 @@ class State:
             scaler = self.accelerator.scaler
             state = {
                 "optimizer": self.optimizer.state_dict(),
-                "schedule": schedule,
+                "schedule": self._schedule_state(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "progress": vars(self.progress),
                 "weights": weights,
@@ -122,20 +122,37 @@ class State:
             write_directory(self.run / "checkpoints" / "last", write, keep_before=True)
         self.accelerator.wait_for_everyone()
 
-    def load(self, directory: Path) -> torch.Tensor | None:
+    def load(self, directory: Path, steps: int) -> torch.Tensor | None:
         """Go on from a checkpoint `last`, whose weights `model` has been given already, but for those of the average.
 
         → what this process had summed up when it was saved within an epoch; random numbers then go on as well. With
-        another number of processes than before they start anew, and the first process takes all sums.
+        another number of processes than before they start anew, and the first process takes all sums. `steps` are an
+        epoch's. Raises `UserError` for a state that is damaged, or another training's.
         """
         state = load_state(directory)
+        try:
+            total = self._restore(state, steps)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{directory}: training state is damaged ({reason(error)}); take the checkpoint before it (last.old), "
+                "or start anew with --overwrite"
+            ) from None
+        self._note_resume()
+        return total
+
+    def _restore(self, state: dict[str, Any], steps: int) -> torch.Tensor | None:
+        """Raises one of half a dozen kinds of error for what is no state of this training."""
         self.optimizer.load_state_dict(state["optimizer"])
+        _check_moments(self.optimizer)
+        _check_alike(state["schedule"], self._schedule_state())
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        _check_alike(state["progress"], vars(Progress()))
+        if not (0 <= state["progress"]["step"] <= steps and 0 <= state["progress"]["epoch"]):
+            raise ValueError(f"step {state['progress']['step']} of {steps}")
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
-        self.progress.resumed.append(self.progress.step)
         if self.averaged is not None:
             self.model.load_state_dict(state["weights"]["model"])
             self.averaged.n_averaged.copy_(state["weights"]["averaged"])
@@ -148,6 +165,37 @@ class State:
             return torch.tensor(within[rank]["total"])
         together = torch.tensor([mine["total"] for mine in within]).sum(dim=0)
         return together if rank == 0 else torch.zeros_like(together)
+
+    def _schedule_state(self) -> dict[str, Any]:
+        """Without its functions, which are made anew."""
+        state = dict(self.schedule.state_dict())
+        if "lr_lambdas" in state or hasattr(self.schedule, "lr_lambdas"):
+            state["lr_lambdas"] = [None] * len(self.optimizer.param_groups)
+        return state
+
+    def _note_resume(self) -> None:
+        """Where this process goes on, on the disk before it does; `resumed` of an epoch is all of these."""
+        path, progress = self.run / RESUMES, self.progress
+        here = {"epoch": progress.epoch + 1, "step": progress.step}
+        try:
+            lines = read_text(path).splitlines() if path.is_file() else []
+            notes = [*map(json.loads, lines), here]
+            progress.resumed = [int(note["step"]) for note in notes if note["epoch"] == here["epoch"]]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: is damaged ({reason(error)}); delete it, and resume again") from None
+        self.accelerator.wait_for_everyone()  # all have read it
+        if self.accelerator.is_main_process:
+            write_whole(path, lambda file: file.write("".join(json.dumps(note) + "\n" for note in notes)))
+
+    def drop_last(self) -> None:
+        """Take back the checkpoint `last` for the one before it, if there is one; call on every process."""
+        if self.accelerator.is_main_process:
+            last = self.run / "checkpoints" / "last"
+            before = last.with_name("last.old")
+            shutil.rmtree(last, ignore_errors=True)
+            if before.is_dir():
+                before.rename(last)
+        self.accelerator.wait_for_everyone()
 
     def finish(self) -> None:
         """Wait for all processes, and drop the spare checkpoint."""
@@ -173,9 +221,35 @@ def checkpoint_directory(run: Path, name: str) -> Path:
     return whole_directory(run / "checkpoints" / name)
 
 
+def _check_alike(found: Any, expected: dict[str, Any]) -> None:
+    """Raises `ValueError` for other names than expected, or values of another kind: they would replace whatever an
+    object has by that name."""
+    if not isinstance(found, dict) or found.keys() != expected.keys():
+        raise ValueError(f"it has not the entries {', '.join(expected)}"[:150])
+    for name, value in expected.items():
+        numbers = isinstance(value, int | float) and isinstance(found[name], int | float)
+        if not numbers and value is not None and found[name] is not None and type(found[name]) is not type(value):
+            raise ValueError(f"{name} is a {type(found[name]).__name__}, not a {type(value).__name__}")
+        if isinstance(value, int) and isinstance(found[name], float):
+            raise ValueError(f"{name} is {found[name]}, not a whole number")
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `ValueError` for the state of another rule, or of other weights: it would be noticed in the first step."""
+    names = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    for weights, state in optimizer.state.items():
+        if not isinstance(state, dict) or state.keys() != names:
+            raise ValueError(f"the optimizer's state is not {', '.join(sorted(names))}")
+        for name, value in state.items():
+            shape = torch.Size() if name == "step" else weights.shape
+            if value is not None and (not isinstance(value, torch.Tensor) or value.shape != shape):
+                raise ValueError(f"the optimizer's {name} is not of the shape {tuple(shape)}")
+
+
 def _random_state() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
-    name, keys, place, has_gauss, cached = np.random.get_state()
+    drawn: Any = np.random.get_state()
+    name, keys, place, has_gauss, cached = drawn
     state = {
         "python": [version, list(numbers), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, cached],

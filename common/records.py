@@ -8,23 +8,25 @@ In CSV and TSV the header is row 1 and every value stays text; elsewhere the fir
 
 import csv
 import functools
+import gc
 import io
+import itertools
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow
-import pyarrow.parquet
 from huggingface_hub import constants
 
 from common.errors import UserError, reason
-from common.files import read_text
+from common.files import MOST_PARTS, read_text
+from common.parquet_files import open_parquet, refuse_packed
 from common.places import refuse_outside
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -34,10 +36,12 @@ SUFFIXES = (*DELIMITERS, ".json", ".jsonl", ".parquet")
 # A table is other people's bytes, and a few of them can stand for many: these keep the largest within 4 GB of memory.
 MOST_COLUMNS = 1_000
 MOST_ROWS = 3_000_000
-MOST_PARQUET_BYTES = 2 * 2**30
-"""Of a Parquet file's columns that are read, unpacked; photos in it included, a thousand rows at a time."""
+MOST_CELLS = 50_000_000
+"""Rows times columns that are read: rows may leave most of their columns out, and a few bytes are a row."""
+_AT_ONCE = 50_000  # rows that are laid in columns together
 
 Columns = dict[str, list[Any]]
+_Column = Callable[[str, slice], list[Any]]
 
 
 @dataclass(kw_only=True)
@@ -108,6 +112,8 @@ def _open_saved(folder: Path, cache: Path) -> dict[str, Source]:
     """A folder that `datasets` wrote (`save_to_disk`) or can read (Parquet files, photos with metadata)."""
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            for file in folder.rglob("*.arrow"):
+                refuse_packed(file)
             loaded = datasets.load_from_disk(str(folder))
             for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
                 part.data.validate(full=True)  # Arrow itself believes whatever offsets a file holds
@@ -115,6 +121,8 @@ def _open_saved(folder: Path, cache: Path) -> dict[str, Source]:
         # Only where there is a sign of a data set: `datasets` goes through all that is under a folder.
         signs = ("*.parquet", "*.arrow", "metadata.csv", "metadata.jsonl")
         if any(next(folder.glob(place + sign), None) for place in ("", "*/") for sign in signs):
+            for file in folder.rglob("*.parquet"):
+                refuse_packed(file)
             loaded = datasets.load_dataset(str(folder), cache_dir=str(cache / "datasets"))
             return _open_hugging_face(loaded, str(folder), folder)
     except UserError:
@@ -165,7 +173,9 @@ def open_file(path: Path, *, stem: str | None = None) -> Source:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
         if suffix == ".parquet":
-            names, batches = _open_parquet(path)
+            names, rows, batches = open_parquet(path)
+            _check_names(str(path), names)
+            _check_count(str(path), rows)
         else:
             text = read_text(path)
             if not text.strip():
@@ -174,14 +184,32 @@ def open_file(path: Path, *, stem: str | None = None) -> Source:
                 line = text.count("\n", 0, text.index("\0")) + 1
                 raise UserError(f"{path}, line {line}: holds a null character; save the file as UTF-8 text")
             read = _read_json if suffix in (".json", ".jsonl") else functools.partial(_read_csv, DELIMITERS[suffix])
-            names, numbers, values = read(str(path), text)
+            with _without_collection():
+                names, numbers, column = read(str(path), text)
 
             def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
-                yield numbers, {name: values[name] for name in wanted}
+                if len(numbers) * len(wanted) > MOST_CELLS:
+                    size = f"{len(numbers):,} rows of {len(wanted):,} columns"
+                    raise UserError(f"{path}: {size} are more than {MOST_CELLS:,} cells; split the table")
+                for first in range(0, len(numbers), _AT_ONCE):
+                    part = slice(first, first + _AT_ONCE)
+                    yield numbers[part], {name: column(name, part) for name in wanted}
 
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     return Source(where=str(path), root=path.parent, stem=stem or path.stem, names=names, batches=batches)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's search for circles would go through millions of new rows again and again, in which there are none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
@@ -197,44 +225,51 @@ def _check_count(where: str, rows: int) -> None:
         raise UserError(f"{where}: more than {MOST_ROWS:,} rows; split the table")
 
 
-def _read_csv(delimiter: str, where: str, text: str) -> tuple[list[str], list[int], Columns]:
-    """→ names, row numbers, columns; every value stays text ("01", "NA" and "null" are answers like any other)."""
+def _read_csv(delimiter: str, where: str, text: str) -> tuple[list[str], list[int], _Column]:
+    """→ names, row numbers, and a function that makes a part of a column; every value stays text ("01", "NA" and
+    "null" are answers like any other)."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names: list[str] = []
     numbers: list[int] = []
-    values: list[list[str]] = []
-    row = 0
-    while True:
-        row += 1
-        try:
-            record = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise UserError(f"{where}, row {row}: {error} (is a quote not closed, or not doubled?)") from None
-        if not record:  # blank lines count, but are no rows
-            continue
-        if not names:
-            names = [name.strip() for name in record]
-            _check_names(where, names)
-            values = [[] for _ in names]
-            continue
-        if len(record) > len(names):
-            raise UserError(
-                f"{where}, row {row}: {len(record)} fields, but the header has {len(names)} (quote a text that holds "
-                "the separator)"
-            )
-        numbers.append(row)
-        _check_count(where, len(numbers))
-        for place, column in enumerate(values):
-            column.append(record[place] if place < len(record) else "")
+    records: list[list[str]] = []  # as long as they are: what a row leaves out takes no room
+    row = blank = 0
+    try:
+        for row, record in enumerate(reader, start=1):
+            if not record:  # blank lines count, but are no rows
+                blank += 1
+                _check_count(where, blank)
+                continue
+            if not names:
+                names = [name.strip() for name in record]
+                _check_names(where, names)
+                continue
+            if len(record) > len(names):
+                raise UserError(
+                    f"{where}, row {row}: {len(record)} fields, but the header has {len(names)} (quote a text that "
+                    "holds the separator)"
+                )
+            numbers.append(row)
+            records.append(record)
+            if len(records) > MOST_ROWS:
+                _check_count(where, len(records))
+    except csv.Error as error:
+        raise UserError(f"{where}, row {row + 1}: {error} (is a quote not closed, or not doubled?)") from None
     if not numbers:
         raise UserError(f"{where}: has a header but no rows")
-    return names, numbers, dict(zip(names, values, strict=True))
+    places = {name: place for place, name in enumerate(names)}
+
+    def column(name: str, part: slice) -> list[str]:
+        place = places[name]
+        return [record[place] if place < len(record) else "" for record in records[part]]
+
+    return names, numbers, column
 
 
-def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns]:
+def _read_json(where: str, text: str) -> tuple[list[str], list[int], _Column]:
     """A list of objects, or one object per line."""
+    parts = text.count("[") + text.count("{")
+    if parts > MOST_PARTS:
+        raise UserError(f"{where}: holds {parts:,} lists and objects; at most {MOST_PARTS:,} are read; split the table")
     try:
         records = json.loads(text)
         if isinstance(records, dict):  # a single line of JSON lines
@@ -254,55 +289,13 @@ def _read_json(where: str, text: str) -> tuple[list[str], Sequence[int], Columns
     if not isinstance(records, list):
         raise UserError(f"{where}: must hold a list of objects, or one object per line")
     _check_count(where, len(records))
-    numbered = [(number, record) for number, record in enumerate(records, start=1) if record is not None]
-    for number, record in numbered:
+    numbers = [number for number, record in enumerate(records, start=1) if record is not None]
+    rows = [record for record in records if record is not None]
+    for number, record in zip(numbers, rows, strict=True):
         if not isinstance(record, dict):
             raise UserError(f'{where}, row {number}: is no JSON object ({{"question": ..., ...}})')
-    if not numbered:
+    if not rows:
         raise UserError(f"{where}: has no rows")
-    names = list(dict.fromkeys(name for _, record in numbered for name in record))
+    names = list(dict.fromkeys(itertools.chain.from_iterable(rows)))
     _check_names(where, names)
-    columns = {name: [record.get(name) for _, record in numbered] for name in names}
-    return names, [number for number, _ in numbered], columns
-
-
-def _open_parquet(path: Path) -> tuple[list[str], Callable[[list[str]], Iterator[tuple[Sequence[int], Columns]]]]:
-    def damaged(error: Exception) -> UserError:
-        return UserError(f"{path}: is no readable Parquet file ({reason(error)})")
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
-        raise damaged(error) from None
-    _check_names(str(path), names)
-    _check_count(str(path), file.metadata.num_rows)
-
-    def batches(wanted: list[str]) -> Iterator[tuple[Sequence[int], Columns]]:
-        first = 1
-        try:
-            _check_unpacked(path, file.metadata, wanted)
-            for batch in file.iter_batches(batch_size=1000, columns=wanted):
-                batch.validate(full=True)  # Arrow itself believes whatever offsets a file holds
-                if batch.nbytes > MOST_PARQUET_BYTES // 2:
-                    raise UserError(f"{path}, row {first}: a thousand rows from here take {batch.nbytes:,} bytes")
-                numbers, values = range(first, first + batch.num_rows), batch.to_pydict()
-                first += batch.num_rows
-                _check_count(str(path), first - 1)
-                yield numbers, values
-        except UserError:
-            raise
-        except Exception as error:  # a stranger's bytes: Arrow's own errors, and Python's for dates and the like
-            raise damaged(error) from None
-
-    return names, batches
-
-
-def _check_unpacked(path: Path, told: Any, wanted: Sequence[str]) -> None:
-    """Refuse columns that a row group unpacks to more memory than there may be: a few bytes can stand for gigabytes."""
-    for group in range(told.num_row_groups):
-        group = told.row_group(group)
-        columns = (group.column(place) for place in range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in wanted)
-        if size > MOST_PARQUET_BYTES:
-            raise UserError(f"{path}: a row group of {size:,} bytes; write it with smaller ones (row_group_size)")
+    return names, numbers, lambda name, part: [record.get(name) for record in rows[part]]

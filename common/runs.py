@@ -79,10 +79,7 @@ def choose_output(options: Any, name: str) -> Path:
         if not options.overwrite:
             go_on = "--resume (go on) or " if "resume" in to_plain(options) else ""
             raise UserError(f"--output {path} exists; choose another, or add {go_on}--overwrite (replace it)")
-        if not path.is_dir() or (
-            any(entry.name != _LOCK for entry in path.iterdir()) and not (path / "config.yaml").is_file()
-        ):
-            raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
+        _check_run(path)
     if path.is_dir():
         hold(path)
     return path
@@ -131,11 +128,13 @@ def open_run(
         if path.exists() and not options.resume:
             if not options.overwrite:
                 raise UserError(f"--output {path} appeared meanwhile (another run?); choose another")
+            _check_run(path)  # it may have been made, and be written, since the output was chosen
+            hold(path)
             _empty(path)
         path.mkdir(parents=True, exist_ok=options.resume or options.overwrite)
         hold(path)
         write_options(path / "config.yaml", options, header=f"task: {task}\ncommand: {command}")
-        environment = {
+        environment: dict[str, Any] = {
             "task": task,
             "command": command,
             "python": platform.python_version(),
@@ -154,6 +153,14 @@ def open_run(
         write_json(path / "environment.json", environment)
     except OSError as error:
         raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+
+
+def _check_run(path: Path) -> None:
+    """Raises `UserError` for what --overwrite would delete though no run of ours wrote it."""
+    if not path.is_dir() or (
+        any(entry.name != _LOCK for entry in path.iterdir()) and not (path / "config.yaml").is_file()
+    ):
+        raise UserError(f"--output {path} exists and is not a run (no config.yaml): --overwrite will not delete it")
 
 
 def _empty(path: Path) -> None:

@@ -121,8 +121,8 @@ def group_split(
     count = len(set(groups))
     if count < 2:
         raise UserError(
-            f"{what}: {count} group(s) in {len(groups)} row(s), but a group stays whole and a split needs two; "
-            "give the split as a file of its own, or smaller groups"
+            f"{what}: {count} group(s) in {len(groups)} row(s) to split, but a group stays whole and a split needs "
+            "two; give more, or the split as a file of its own, or smaller groups"
         )
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[_part(np.asarray(labels, dtype=object), np.asarray(groups, dtype=object), fraction, seed)] = True

@@ -17,6 +17,7 @@ import glob
 import itertools
 import json
 import os
+import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader
 
 from common.errors import UserError, reason
 from common.interruption import ignore_signals
+from common.workers import loading_context
 
 BUILDERS = {
     ".parquet": "parquet",
@@ -39,6 +41,7 @@ BUILDERS = {
     ".tar": "webdataset",
 }
 
+_TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 Row = Mapping[str, Any]
 
 
@@ -79,6 +82,23 @@ def _files(source: str) -> list[str]:
     return files
 
 
+def _check_tar(path: str) -> None:
+    """Refuse (`UserError`) what is no tar, has nothing in it, or does not end: its reader would pass over the rest
+    without a word."""
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            if tar.next() is None:
+                raise UserError(f"--streaming {path}: has nothing in it; remove it, or write it again")
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(_TAR_END)))
+            whole = size % tarfile.BLOCKSIZE == 0 and file.read() == _TAR_END
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"--streaming {path}: cannot be read as a .tar ({reason(error)}); copy it again") from None
+    if not whole:
+        raise UserError(f"--streaming {path}: is cut off, it has no end; copy it again")
+
+
 def _open_files(files: list[str]) -> datasets.IterableDataset:
     kinds = {Path(file).suffix.lower() for file in files}
     if len(kinds) > 1 or not kinds <= set(BUILDERS):
@@ -87,6 +107,9 @@ def _open_files(files: list[str]) -> datasets.IterableDataset:
         )
     (kind,) = kinds
     more: dict[str, Any] = {}
+    if kind == ".tar":
+        for shard in files:
+            _check_tar(shard)
     if BUILDERS[kind] == "csv":  # every value stays text: "01" and "NA" are answers like any other
         more = {"keep_default_na": False, "sep": "\t" if kind == ".tsv" else ","}
         with open(files[0], encoding="utf-8-sig", newline="") as file:
@@ -96,8 +119,9 @@ def _open_files(files: list[str]) -> datasets.IterableDataset:
 
 
 def plain_row(row: Row) -> dict[str, Any]:
-    """A row under the names it has in a table: of a WebDataset, the members of `KEY.json` join the others."""
-    plain = {name: value for name, value in row.items() if not name.startswith("__")}
+    """A row under the names it has in a table: of a WebDataset, the members of `KEY.json` join the others. Its
+    `__key__` stays, for messages."""
+    plain = {name: value for name, value in row.items() if name == "__key__" or not name.startswith("__")}
     members = plain.pop("json", None)
     if isinstance(members, bytes | str):
         try:
@@ -117,6 +141,27 @@ def name_of(row: Row) -> str:
     return "--streaming, a row (without id)"
 
 
+def refuse_held(held: Mapping[str, set[str]], what: str, key: str, row: Row) -> None:
+    """Raises `UserError` for a training row that validation or test holds, too.
+
+    held: by what is compared (photo, clip, group), the keys of validation's and test's. key: the row's own, "" if none.
+    """
+    if key and key in held.get(what, ()):
+        raise UserError(
+            f"{name_of(row)}: its {what} is in validation or test, too; remove it there, or add --allow-leaky-split"
+        )
+
+
+def _rows(rows: datasets.IterableDataset) -> Iterator[Row]:
+    """Raises `UserError` for what turns out to be damaged, or is gone, only when it is read."""
+    try:
+        yield from rows
+    except UserError:
+        raise
+    except Exception as error:  # the network, damaged files: of `datasets`, pyarrow and each format
+        raise UserError(f"--streaming: `datasets` cannot read on ({reason(error)}); copy the shards again") from None
+
+
 class _Endless(torch.utils.data.IterableDataset):
     """The rows of one process, pass after pass; in a loader's worker those of its shards alone."""
 
@@ -128,11 +173,27 @@ class _Endless(torch.utils.data.IterableDataset):
         for number in itertools.count():
             self.rows.set_epoch(number)
             empty = True
-            for row in self.rows:
+            for row in _rows(self.rows):
                 empty = False
                 yield row
             if empty:
                 raise UserError("--streaming: has no rows for one of the processes; give more rows, or fewer processes")
+
+
+class _Skipping:
+    """`to_batch`, but nothing is made of the first `batches`, which a run that goes on has had before.
+
+    A loader gives its batches to its workers in turn, and each has a copy of this, which counts its own.
+    """
+
+    def __init__(self, to_batch: Callable[[list[Row]], dict[str, Any]], batches: int) -> None:
+        self.to_batch, self.batches, self.seen = to_batch, batches, 0
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        worker = torch.utils.data.get_worker_info()
+        place = self.seen if worker is None else self.seen * worker.num_workers + worker.id
+        self.seen += 1
+        return {} if place < self.batches else self.to_batch(rows)
 
 
 class Stream:
@@ -165,7 +226,8 @@ class Stream:
     ) -> Iterator[list[dict[str, Any]]]:
         """For each step of this epoch from `start` on, this process's share, in `accumulation` parts of equal size.
 
-        A run that was interrupted reads on from where it was: what came before is loaded again, and thrown away.
+        A run that was interrupted reads on from where it was: the rows that came before are read again (their photos
+        and clips are not decoded), for nobody holds an index of them.
         """
         share = batch_size // (world * accumulation)
         if share * world * accumulation != batch_size:
@@ -175,19 +237,22 @@ class Stream:
             )
         here = (share, accumulation, seed, rank, world, epoch)
         if self._next != here or start:
+            before = ((epoch - 1) * self.steps + start) * accumulation
             endless = _Endless(self.rows, seed=seed, buffer=self.buffer, rank=rank, world=world)
+            workers = min(workers, endless.rows.num_shards)
             self._parts = iter(
                 DataLoader(
                     endless,
                     batch_size=share,
-                    collate_fn=self.to_batch,
-                    num_workers=min(workers, endless.rows.num_shards),
+                    collate_fn=_Skipping(self.to_batch, before),
+                    num_workers=workers,
+                    multiprocessing_context=loading_context(workers),
                     pin_memory=torch.cuda.is_available(),
                     worker_init_fn=ignore_signals,
                     generator=torch.Generator().manual_seed(seed),  # or it would draw from the one of dropout
                 )
             )
-            for _ in range(((epoch - 1) * self.steps + start) * accumulation):
+            for _ in range(before):
                 next(self._parts)
         self._next = ()
         for _ in range(start, self.steps):
@@ -197,5 +262,5 @@ class Stream:
 
 def first_rows(rows: datasets.IterableDataset, count: int | None) -> Iterator[dict[str, Any]]:
     """The first `count` rows (None: all), plain: for a first pass that makes vocabularies."""
-    for row in itertools.islice(iter(rows), count):
+    for row in itertools.islice(_rows(rows), count):
         yield plain_row(row)

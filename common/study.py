@@ -222,7 +222,7 @@ def read_study(path: str | Path, *, seeds: Sequence[int] = ()) -> Study:
     def add(name: str, parts: tuple[str, ...], script: str | None, own: dict[str, Any], its: Sequence[int]) -> None:
         if script is None or not re.fullmatch(r"\w+", script):
             raise UserError(f"{path}: cell '{name}' needs script: NAME (of scripts/NAME.py), not {script!r}")
-        given = {"shared": shared, "own_data": own_data, "own": own, "seeds": tuple(its)}
+        given: dict[str, Any] = {"shared": shared, "own_data": own_data, "own": own, "seeds": tuple(its)}
         cell = Cell(name=name, parts=parts, script=script, **given, reported={})
         same = next((other for other in cells if other.slug == cell.slug), None)
         if same is not None or not cell.slug:
@@ -314,7 +314,7 @@ def _add_reported(path: Path, cells: Sequence[Cell], reported: Mapping[Any, Any]
 
 def _read_comparisons(path: Path, cells: Sequence[Cell], given: Sequence[dict[str, Any]]) -> list[Comparison]:
     names = [cell.name for cell in cells]
-    found = []
+    found: list[Comparison] = []
     for number, values in enumerate(given, start=1):
         place = f"{path}, compare {number}"
         if not {"name", "cells"} <= set(values):

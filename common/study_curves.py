@@ -63,8 +63,8 @@ def draw_runs(cells: Mapping[str, Sequence[History]], path: Path, *, title: str)
         plane.text(left, top - 0.2, fit_text(name, _CELL[0] - 0.75 - 0.75 * bool(seeds), 10) + seeds, fontsize=10)
         epochs = [row["epoch"] for history in histories for row in history]
         for figure, (down, high) in _PANELS.items():
-            x = (min(epochs) - 0.3, max(epochs) + 0.3)
-            panel = _Panel(plane, left, top - down - high, _CELL[0] - 0.85, high, x=x, y=limits[figure][:2])
+            wide = (min(epochs) - 0.3, max(epochs) + 0.3)
+            panel = _Panel(plane, left, top - down - high, _CELL[0] - 0.85, high, x=wide, y=limits[figure][:2])
             panel.frame(figure, last=figure == _FIGURES[-1])
             for split, colour in zip(_SPLITS, (TRAIN, VALIDATION), strict=True):
                 _draw_seeds(panel, histories, f"{split}_{figure}", color=colour, linestyle=_DASHES[split])

@@ -80,8 +80,9 @@ class Fork:
     """A fork, with what `subprocess.Popen` has of it."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
+        assert process.pid is not None  # it has been started
         self._process = process
-        self.pid: int = process.pid
+        self.pid = process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -109,7 +110,8 @@ def _opened(handle) -> int:
 
 
 def _run(script: str, arguments: list[str], log: int) -> None:
-    if not multiprocessing.parent_process().is_alive():
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():
         os._exit(1)  # the study was ended while the server still imported: nobody waits for this run
     os.setsid()  # Ctrl-C reaches the study alone, which then ends the group
     signal.signal(signal.SIGINT, signal.default_int_handler)

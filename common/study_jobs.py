@@ -64,10 +64,10 @@ class Jobs:
         except ImportError:
             raise UserError(f"--executor {kind} needs submitit: pip install 'submitit>=1.5'") from None
         python = f"{shlex.quote(sys.executable)} -P"  # a file in the folder it starts in may be called like a library
-        given = {"folder": folder / "jobs", "python": python}
+        given: dict[str, Any] = {"folder": folder / "jobs", "python": python}
         self._local = kind == "local"
         if self._local:
-            self._executor = submitit.LocalExecutor(**given)
+            self._executor: Any = submitit.LocalExecutor(**given)
             self._executor.update_parameters(timeout_min=_NO_LIMIT, stderr_to_stdout=True)
         else:
             for needed in ("sbatch", "srun", "scancel"):

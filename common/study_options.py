@@ -186,8 +186,9 @@ def _read_weights(
     found = {}
     for cell in asked:
         exact = _most_exact("--weights", named, cell, encoders[cell.name])
-        if exact is not None or plain is not None:
-            found[cell.name] = plain if exact is None else exact[1]
+        file = plain if exact is None else exact[1]
+        if file is not None:
+            found[cell.name] = file
     return found, bool(named)
 
 

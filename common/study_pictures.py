@@ -111,9 +111,9 @@ def as_data(path: Path, *, photos: bool = False) -> tuple[str, int]:
             else:
                 small = picture.convert("RGB")
                 small.thumbnail((most, 16 * most), Image.Resampling.LANCZOS)
-                data, kind, width = io.BytesIO(), "JPEG" if photos else "PNG", small.width
-                small.save(data, kind, quality=_QUALITY, optimize=True)
-                data = data.getvalue()
+                made, kind, width = io.BytesIO(), "JPEG" if photos else "PNG", small.width
+                small.save(made, kind, quality=_QUALITY, optimize=True)
+                data = made.getvalue()
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read as a picture ({error})") from None
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}", width

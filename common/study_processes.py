@@ -42,7 +42,8 @@ def run_all(todo: Sequence[Run], jobs: int, executor: Executor, *, keep: str = "
 
     `keep`: which checkpoints of a run stay when it has finished, as `StudyOptions.checkpoints` says.
     """
-    waiting, under_way, failed = list(todo), {}, {}
+    waiting, failed = list(todo), {}
+    under_way: dict[str, tuple[Run, Started]] = {}
     began = time.monotonic()
     bar = tqdm(total=len(todo), unit="run", disable=None)
     try:
@@ -90,6 +91,7 @@ class Processes:
             if run.finished:  # meanwhile, by another process that runs the same study
                 return _Finished()
             command = begin(run, log, self._scripts, self._launcher, sys.executable)
+            process: subprocess.Popen | Fork
             if self._forks is not None:
                 process = self._forks.start(Path(command[1]), command[2:], log)
             else:

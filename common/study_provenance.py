@@ -84,8 +84,7 @@ def environment(runs: Runs) -> list[Fact]:
         }
         if set(said.values()) != {"not saved"}:
             together = _together(said)
-            values = [(value, who if len(together) > 1 else "") for value, who in together.items()]
-            facts.append(Fact(name=name, said=values))
+            facts.append(Fact(name=name, said=[(v, who if len(together) > 1 else "") for v, who in together.items()]))
     return facts
 
 

@@ -163,7 +163,7 @@ def _html(said: Mapping[str, Any]) -> str:
             about = {"cell": picture.cell, "told": picture.told, "photos": picture.photos}
             embedded[kind].append(about | {"source": Markup(source), "width": width})
     page = _templates(autoescape=True).get_template("study.html.j2")
-    return page.render(said | {"pictures": embedded, "problems": problems}, heads=_heads, tag=_tag) + "\n"
+    return page.render({**said, "pictures": embedded, "problems": problems}, heads=_heads, tag=_tag) + "\n"
 
 
 def _heads(rows: Rows) -> list[tuple[str, list[tuple[str, bool]]]]:

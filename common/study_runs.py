@@ -81,7 +81,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         executor = _executor(given, output, jobs, scripts, launcher) if todo else None
         _make(output)
         with terminated_like_interrupted():
-            failed = run_all(todo, jobs, executor, keep=given.checkpoints) if todo else {}
+            failed = run_all(todo, jobs, executor, keep=given.checkpoints) if executor is not None else {}
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
         raise
@@ -99,7 +99,7 @@ def run_study(given: StudyOptions, *, scripts: Path) -> int:
         compare=study.compare,
         pivot=study.pivot,
         weights_named=assigned.weights_named,
-        more_notes=[*study.notes, *[left_out] * (left_out is not None), *_notes(cells, assigned, given)],
+        more_notes=[*study.notes, *([left_out] if left_out is not None else []), *_notes(cells, assigned, given)],
     )
     print(f"\n{table}\n\neverything is in {output}; {output / 'report.html'} shows it", flush=True)
     say_result(output=output, table=output / "table.json", report=output / "report.html", failed=failed)

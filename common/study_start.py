@@ -24,7 +24,7 @@ from common.study import Cell
 try:
     import fcntl
 except ImportError:  # not on Windows, where nobody looks whether another study runs the same cell
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 WAIT = 15  # seconds that a run may take to end before it is killed
 NO_METRICS = "it ended without metrics.json"

@@ -76,12 +76,16 @@ def write_tables(
     difference = None
     if compared:
         add_evidence(compared, compare, runs)
-        told = {"sentence": about_differences(compared, compare), "findings": findings(compared)}
-        difference = Section(rows=difference_rows(compared), caption="differences", **told)
+        difference = Section(
+            rows=difference_rows(compared),
+            caption="differences",
+            sentence=about_differences(compared, compare),
+            findings=findings(compared),
+        )
     groups = [
         Section(rows=rows, caption=f"accuracy {key.replace('_', ' ')}") for key, rows in _group_rows(entries).items()
     ]
-    sections = [*main, *[difference] * (difference is not None), *groups]
+    sections = [*main, *([] if difference is None else [difference]), *groups]
     pictured = any("accuracy" in entry["measured"] for entry in entries)
 
     lines = [f"# {title}", "", "```", command, "```", "", *[f"- {note}" for note in notes]]
@@ -164,11 +168,11 @@ def draw_bars(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, m
         found = entry["measured"].get(metric)
         if found is not None:
             axis.barh(place, found["mean"], height=0.62, color=TRAIN, label="measured", xerr=found["std"], capsize=3)
-            text = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "color": "white"}
+            text: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "color": "white"}
             edge = [withStroke(linewidth=3, foreground=TRAIN)]  # readable where the bar is shorter than its figure
             axis.annotate(f"{found['mean']:.4f}", (0, place), path_effects=edge, **text)
         if metric in entry["reported"]:
-            ring = {"marker": "o", "markersize": 9, "markeredgewidth": 2, "markerfacecolor": "none"}
+            ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markeredgewidth": 2, "markerfacecolor": "none"}
             value = entry["reported"][metric]
             axis.plot(value, place, linestyle="", color=VALIDATION, label="reported", clip_on=False, **ring)
     axis.set_yticks(range(len(entries)), [entry["name"] for entry in entries])

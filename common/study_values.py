@@ -4,7 +4,6 @@ Belongs here: reading one finished run, mean and spread, and how a figure of eac
 shown side by side is decided in `common/study_tables.py`, what is compared in `common/study_compare.py`.
 """
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, reason
-from common.files import read_object, read_text
+from common.files import parse_json, read_object, read_text
 
 CHOSEN_ON = "validation accuracy"  # beside the test figures, where both were scored
 TEST_SECONDS = "test seconds"
@@ -76,7 +75,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        rows = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
+        rows = [parse_json(line) for line in read_text(path).splitlines() if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line is no object")
     except (ValueError, RecursionError) as error:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-_TURNED = (None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)  # clockwise
+_TURNED = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)  # clockwise
 
 
 class Symmetry(NamedTuple):
@@ -24,7 +24,7 @@ class Symmetry(NamedTuple):
         """`photo` this way round."""
         if self.mirrored:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return photo.transpose(_TURNED[self.turns]) if self.turns else photo
+        return photo.transpose(_TURNED[self.turns - 1]) if self.turns else photo
 
     def squares(self, pixels: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Squares `(N, 3, S, S)` this way round, and with them `boxes (N, 4)`, x0, y0, x1, y1 in 0–1 of the square."""

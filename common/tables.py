@@ -37,7 +37,7 @@ def split_table(metrics: Mapping[str, Mapping[str, Any]], *, by: str = "by_type"
     for name in [*types, "all"]:
         row: dict[str, Any] = {kind: name}
         for split, figures in metrics.items():
-            chosen = figures | {"f1": figures.get("macro_f1", "–")} if name == "all" else figures[by].get(name, {})
+            chosen = {**figures, "f1": figures.get("macro_f1", "–")} if name == "all" else figures[by].get(name, {})
             row |= {f"{split} {key}": chosen.get(key, "–") for key in keys}
         rows.append(row)
     return markdown(rows)

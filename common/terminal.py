@@ -42,7 +42,7 @@ def block(title: str, lines: Sequence[str]) -> str:
     told = []
     for name, text in pairs:
         start, rest = f"  {name:<{wide}}", " " * (wide + 2)
-        broken = {"break_long_words": False, "break_on_hyphens": False}
+        broken: Any = {"break_long_words": False, "break_on_hyphens": False}
         told.append(textwrap.fill(text, columns, initial_indent=start, subsequent_indent=rest, **broken))
     return "\n".join([title, "─" * min(len(title), columns), *told])
 

@@ -9,6 +9,7 @@ resumed, in the middle of an epoch, too. Not deterministic: GPU kernels that add
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -72,6 +73,8 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
     disable_progress_bar()  # transformers' own, one per saved checkpoint
     try:
         accelerator = Accelerator(
+            # Of several without a GPU, each would take itself for the only one. torchrun says which it is.
+            cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available(),
             mixed_precision=options.precision,
             log_with=None if options.tracker == "none" else options.tracker,
             project_dir=project,
@@ -82,6 +85,12 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
         raise UserError(
             f"Accelerate is set to {accelerator.distributed_type.value}, which shares a model's weights out; here each "
             "process holds them all: use configs/accelerate/several_gpus.yaml"
+        )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # which Accelerate itself sets for those of MPI
+    if accelerator.num_processes != processes:
+        raise UserError(
+            f"{processes} processes were started, and Accelerate knows of {accelerator.num_processes}: set "
+            "ACCELERATE_USE_CPU=true in the environment of all, or start them with a file of configs/accelerate"
         )
     return accelerator
 
@@ -130,7 +139,7 @@ def fit(
     total = None  # what the epoch under way has summed up
     if resume is not None:
         set_seed(_epoch_seed(seed, 0, rank))  # of another number of processes than before, none are saved
-        total = state.load(resume)
+        total = state.load(resume, steps)
         state.write_history()
 
     first = progress.epoch + 1
@@ -183,11 +192,7 @@ def fit(
             scores = evaluate(
                 state.scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator
             )
-            if not np.isfinite(scores.loss[scores.gold != _MASKED]).all():
-                raise UserError(
-                    f"epoch {epoch}: the validation loss is no finite number, at learning rate {rate:.3g}; try a lower "
-                    "--learning-rate or a smaller --clip (the checkpoints written before are whole)"
-                )
+            watch.after_validation(bool(np.isfinite(scores.loss[scores.gold != _MASKED]).all()))
             if options.schedule == "plateau":
                 schedule.step(scores.mean_loss)
             elif not moves_per_step(options):

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -42,6 +42,7 @@ from common.runs import (
     write_text,
 )
 from common.settling import settle
+from common.streams import Stream
 from common.terminal import ending, for_people
 from common.training import Scores, fit, make_accelerator
 from common.training_words import compare_steps, start_block
@@ -52,6 +53,13 @@ _MAY_CHANGE = {
 }
 
 
+class Batches(TypedDict):
+    """What is trained on, and what each epoch is judged by."""
+
+    train: BatchSource | Stream
+    validation: BatchSource
+
+
 @dataclass(kw_only=True)
 class Parts:
     """What a run is made of before it is trained."""
@@ -59,8 +67,7 @@ class Parts:
     title: str
     """what is trained, for a person: the first line of what a run says"""
     model: nn.Module
-    batches: dict[str, BatchSource]
-    """train and validation"""
+    batches: Batches
     workers: int
     """processes that load training batches"""
     save: Callable[[nn.Module, Path], None]
@@ -128,7 +135,7 @@ def _train(
     parts = prepare(options, accelerator)
     last = _go_on(run, parts, accelerator) if options.resume else None
     size = count_parameters(parts.model)
-    about = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
+    about: dict[str, Any] = {"task": task, "command": typed_command(), "parameters": size, "figures": parts.figures}
     about["device"] = accelerator.device.type
     on_main(accelerator, lambda: open_run(run, options, **about))
     if accelerator.is_main_process:
@@ -138,8 +145,9 @@ def _train(
         accelerator.project_configuration.set_directories(str(run))
         accelerator.project_configuration.logging_dir = str(run)
         accelerator.init_trackers("tensorboard", config=None)
-    if parts.trained_in is not None:
-        history = on_main(accelerator, lambda: _take_training(parts.trained_in, run, options.score))
+    trained_in = parts.trained_in
+    if trained_in is not None:
+        history = on_main(accelerator, lambda: _take_training(trained_in, run, options.score))
     else:
         history = fit(
             parts.model,
@@ -164,8 +172,8 @@ def _train(
         if accelerator.is_main_process:
             said[split] = parts.predictions(split, scores)
             write_csv(run / f"predictions-{split}.csv", said[split])
-            about = {"by": parts.by, "title": f"{run.name}: {split}"}
-            not_drawn += _draw(f"accuracy-{split}.png", _bars, metrics[split], run / f"accuracy-{split}.png", about)
+            drawn = {"by": parts.by, "title": f"{run.name}: {split}"}
+            not_drawn += _draw(f"accuracy-{split}.png", _bars, metrics[split], run / f"accuracy-{split}.png", drawn)
             not_drawn += _draw(f"the pictures of {split}", parts.draw, said[split], run, split)
     if accelerator.is_main_process:
         not_drawn += _draw("curves.png", _curves, history, run / "curves.png", run.name)

@@ -39,8 +39,8 @@ def load_transformers(name: str, stages: Sequence[str], *, trained: bool) -> tup
         config.dtype = torch.float32
         model_class, gives_maps = _model_class(config)
         if gives_maps:
-            known = list(config.stage_names)
-            config.out_features = zoo.check_stages(name, stages or known[-1:], known)
+            names = list(config.stage_names)
+            config.out_features = zoo.check_stages(name, stages or names[-1:], names)
         local = options["local_files_only"]
         model, report = model_class.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, local_files_only=local
@@ -73,7 +73,7 @@ def load_transformers(name: str, stages: Sequence[str], *, trained: bool) -> tup
     if trained:
         # DINOv2's mask token, the norm of CLIP's class token ...: nothing that we take depends on them, and parameters
         # that wait for a gradient in vain stop training in several processes
-        names, parameters = zip(*backbone.named_parameters(), strict=True)
+        names, parameters = map(list, zip(*backbone.named_parameters(), strict=True))
         gradients = torch.autograd.grad(sum(grid.sum() for grid in grids), parameters, allow_unused=True)
         unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     plain = json.loads(json.dumps(config.to_dict()))
@@ -97,7 +97,7 @@ def transformers_from_config(plain: dict[str, Any], stages: tuple[str, ...]) -> 
     return _Transformers(_model_class(config)[0]._from_config(config), stages)
 
 
-def _model_class(config: Any) -> tuple[type, bool]:
+def _model_class(config: Any) -> tuple[Any, bool]:
     """A configuration's backbone class where there is one, which gives feature maps (True), else its plain model."""
     from transformers import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 
@@ -113,7 +113,7 @@ class _Transformers(nn.Module):
     Backbones are cut after the last stage wanted, other models are kept whole.
     """
 
-    def __init__(self, model: nn.Module, wanted: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: Any, wanted: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.model, self.wanted = model, wanted
         config = model.config

@@ -7,7 +7,9 @@ things alike, so each asks the others in the sum that a step needs anyway. The l
 import time
 
 import torch
+from accelerate.utils import gather_object
 
+from common.checkpoints import has_checkpoint
 from common.errors import Interrupted, UserError
 from common.interruption import Stop, go_on_with
 from common.progress import State
@@ -27,6 +29,7 @@ class Watch:
         self._save = self._ends = False
         self._started = time.perf_counter()
         self._first_bad = torch.tensor(-1, device=state.accelerator.device)
+        self._saved_after = state.progress.step  # of the epoch under way; 0: at its start, which was validated
 
     def start_epoch(self) -> None:
         self._started = time.perf_counter()
@@ -62,6 +65,7 @@ class Watch:
             self._refuse(self._sum([self._is_bad(1)])[0])
             before, progress.seconds = progress.seconds, self.seconds
             self._state.save(total)
+            self._saved_after = progress.step
             progress.seconds, self._saved = before, time.monotonic()
         if self._ends:
             raise self._interrupted(f"in epoch {progress.epoch + 1} after step {progress.step} of {self._steps}")
@@ -70,9 +74,14 @@ class Watch:
         """After an epoch's last step. Raises `UserError` if the loss of one was no number."""
         self._refuse(self._sum([self._is_bad(1)])[0])
 
+    def after_validation(self, finite: bool) -> None:
+        """Raises `UserError` if the loss of a validation sample was no number: the weights after the last step are."""
+        if not finite:
+            raise self._refusal(f"epoch {self._state.progress.epoch + 1}: the validation loss", self._steps)
+
     def after_epoch(self) -> None:
         """After an epoch's checkpoints. Raises `Interrupted` if that was asked for."""
-        self._saved = time.monotonic()
+        self._saved, self._saved_after = time.monotonic(), 0
         if self._sum([self._stop.asked])[0]:
             raise self._interrupted(f"after epoch {self._state.progress.epoch}")
 
@@ -91,13 +100,23 @@ class Watch:
     def _refuse(self, bad: int) -> None:
         if bad:
             progress = self._state.progress
-            step = int(self._first_bad) if int(self._first_bad) >= 0 else progress.step
-            rate = self._state.optimizer.param_groups[0]["lr"]
-            kept = "the checkpoints written before are whole"
-            raise UserError(
-                f"epoch {progress.epoch + 1}, step {step} of {self._steps}: the training loss is no finite number, at "
-                f"learning rate {rate:.3g}; try a lower --learning-rate, a smaller --clip or --precision no ({kept})"
-            )
+            step = min(step for step in gather_object([int(self._first_bad)]) if step >= 0)  # of any process
+            where = f"epoch {progress.epoch + 1}, step {step} of {self._steps}: the training loss"
+            raise self._refusal(where, step - 1)
+
+    def _refusal(self, where: str, steps: int) -> UserError:
+        """The weights after `steps` of this epoch give no finite loss: a checkpoint of just these is taken back. Call
+        on every process."""
+        rate = self._state.optimizer.param_groups[0]["lr"]
+        if 0 < self._saved_after == steps:
+            self._state.drop_last()
+        kept = "there is no checkpoint of before"
+        if has_checkpoint(self._state.run):
+            kept = "checkpoints/last is of before, with a finite loss"
+        return UserError(
+            f"{where} is no finite number, at learning rate {rate:.3g}; start another run with a lower "
+            f"--learning-rate, a smaller --clip or --precision no ({kept})"
+        )
 
     def _interrupted(self, where: str) -> Interrupted:
         return Interrupted(f"stopped {where}; a checkpoint is written; {go_on_with(self._state.run)}")

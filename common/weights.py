@@ -10,6 +10,7 @@ import pickle
 import urllib.parse
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchvision
@@ -19,6 +20,9 @@ from torch import nn
 from common import zoo
 from common.errors import UserError, reason
 from common.images import content_hash
+
+if TYPE_CHECKING:
+    from common.encoders import Encoder
 
 PICKLES = (".bin", ".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".joblib", ".tar")
 """Endings of files that are pickles, or may be: of these only `.pth` and `.pt` are looked at, for tensors alone."""
@@ -99,7 +103,7 @@ def _refuse_packed(path: Path) -> None:
         raise UserError(f"weights {path}: holds packed records, which torch does not write; save it again")
 
 
-def load_weights(encoder: nn.Module, state: dict[str, torch.Tensor], *, source: str) -> None:
+def load_weights(encoder: "Encoder", state: dict[str, torch.Tensor], *, source: str) -> None:
     """Copy into an `Encoder` what it needs of `state`, a state dict in the whole network's naming, and ignore the rest.
 
     A common prefix is allowed ("module.", "encoder.backbone."), so that the encoder of a trained model may be taken
@@ -135,7 +139,7 @@ def _fitting(
     """→ the tensors of `state` that are `needed`, under the names of `needed`, and the prefix that they have there."""
     first = next(iter(needed))
     prefix = min((key[: -len(first)] for key in state if f".{key}".endswith(f".{first}")), key=len, default="")
-    found = {key: state.get(prefix + key) for key in needed}
+    found: dict[str, Any] = {key: state.get(prefix + key) for key in needed}
     # older files of weights come from before batch norm counted its batches, and nothing reads the count
     found = {key: value for key, value in found.items() if value is not None or not key.endswith("num_batches_tracked")}
     for key, value in found.items():

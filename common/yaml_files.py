@@ -9,17 +9,46 @@ from typing import Any
 import yaml
 
 from common.errors import UserError, reason
+from common.files import MOST_DIGITS
 
 MOST_BYTES = 500_000
 """Of a YAML file: PyYAML reads about so much in ten seconds."""
 MOST_VALUES = 100_000
 """In a file with its aliases written out: a few lines of them can stand for more values than memory holds."""
+_MOST_LETTERS = 100
+"""Of a number as it is written: "1:59:59:59 ..." is one in YAML, to which each part adds two digits."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, without numbers and texts that nothing can work with."""
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        whole = node.tag == "tag:yaml.org,2002:int"
+        value = None
+        if isinstance(node.value, str) and len(node.value) <= _MOST_LETTERS:
+            value = self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+        if value is None or (whole and abs(value) >= 10**MOST_DIGITS):
+            problem = f"a number of more than {MOST_DIGITS if whole else _MOST_LETTERS} digits"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return value
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        value = self.construct_yaml_str(node)
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            problem = "a text that holds a null character, or half of one"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return value
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text: plain types only, no tag makes anything else. Raises `UserError`, naming `where`."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:

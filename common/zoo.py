@@ -9,6 +9,7 @@ its grid covers.
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.errors import UserError
@@ -180,7 +181,7 @@ def describe(name: str, *, depth: int = 4, width: int = 32) -> Entry:
     return custom_cnn(depth=depth, width=width) if name == "custom_cnn" else _TABLE[name]
 
 
-def check_stages(name: str, stages: list[str] | tuple[str, ...], known: list[str] | tuple[str, ...]) -> list[str]:
+def check_stages(name: str, stages: Sequence[str], known: Sequence[str]) -> list[str]:
     """`stages` in the network's own order, each once. Raises `UserError` that lists the stages of encoder `name`."""
     for stage in stages:
         if stage not in known:

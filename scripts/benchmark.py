@@ -9,7 +9,7 @@ from common.errors import command
 @command
 def main() -> None:
     options = parse(BenchmarkOptions)
-    from common.benchmark import run_benchmark  # after the options are read: `--help` needs no torch
+    from common.benchmark_run import run_benchmark  # after the options are read: `--help` needs no torch
     from video.benchmark import PARTS as CLIPS
     from vqa.benchmark import PARTS as PHOTOS
 

@@ -9,6 +9,7 @@ from common.errors import command
 @command
 def main() -> None:
     options = parse(DemoOptions)
+    options.check_paths()
     from common.demo import serve
     from common.demo_study import study_tab
     from video.demo import video_tab

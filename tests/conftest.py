@@ -12,6 +12,11 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Test processes side by side share the cores: threads of one would spin while those of the other work. Before torch is
+# imported.
+SIDE_BY_SIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // SIDE_BY_SIDE)))
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -42,7 +47,7 @@ def run_script(tmp_path_factory):
         result = subprocess.run(
             command,
             cwd=ROOT,
-            env=os.environ | {"HOIANH_CACHE": str(cache), "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"} | environment,
+            env=os.environ | {"HOIANH_CACHE": str(cache), "HF_HUB_OFFLINE": "1"} | environment,
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -12,7 +12,7 @@ from demo_browser import DESKTOP, PHONE, chromium, opened, served
 from PIL import Image
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
-_COLORS = 128  # enough for a page, a third of the bytes
+_COLORS = 256  # enough for a page and its photos, half of the bytes
 
 
 def main() -> None:

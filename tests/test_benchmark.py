@@ -1,24 +1,35 @@
 """The benchmark on the smallest data: every part finds figures, tables show them, and a page takes them."""
 
+import functools
 import json
 import math
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from common.benchmark import Bench, Side, machine, ratio, run_benchmark, side_by_side
-from common.benchmark_encoding import throughput
+from common.benchmark import Bench, Measured, Side, machine, ratio, side_by_side
+from common.benchmark_encoding import loader, operations, repeated, squares_at_once
+from common.benchmark_gpu import matmul_rate, throughput
 from common.benchmark_options import BenchmarkOptions
-from common.benchmark_tables import aims_table, cost_table, fill_page, page_tables
+from common.benchmark_run import run_benchmark
+from common.benchmark_tables import aims_table, fill_page, page_tables
+from common.benchmark_training import one_epoch
 from common.config import parse
+from common.encoders import build_encoder
 from common.errors import UserError
+from common.features import cached_features
+from common.images import Preprocessing
+from common.options import TrainingOptions
 from video.benchmark import PARTS as CLIPS
-from video.benchmark import _clip_files, decode_all, read_as_r0, read_by_seeking, write_clip
+from video.benchmark import decode_all, gpu, read_as_r0, read_by_seeking, write_clip
 from video.decode import read_clip
+from video.frames import ClipViews
 from video.sampling import Sampling
 from vqa.benchmark import PARTS as PHOTOS
 
@@ -36,6 +47,9 @@ def test_the_median_of_what_came_in_turn():
     order = []
     found = side_by_side({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, units=4, unit="thing")
     assert order == ["a", "b"] * 4 and [len(side.seconds) for side in found.values()] == [3, 3]
+    order.clear()
+    found = side_by_side({name: functools.partial(order.append, name) for name in "ab"}, 3, seldom=["b"])
+    assert "".join(order) == "aababa" and [len(side.seconds) for side in found.values()] == [3, 2]
     long, short = (
         Side(name=n, seconds=s, core_seconds=s, units=u) for n, s, u in (("l", [2, 9, 4], 2), ("s", [1] * 3, 1))
     )
@@ -88,15 +102,20 @@ def test_every_part_finds_its_figures(tmp_path, monkeypatch, capsys, clip):
         run_benchmark(parse(BenchmarkOptions, ["--output", str(output)]), {})
 
 
-def test_a_device_is_measured(tmp_path):
+def test_a_device_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.benchmark_gpu.matmul_rate", lambda *_: 1e9)
     options = parse(BenchmarkOptions, ["--output", "x.json", *SMALL])
     bench = Bench(options=options, folder=tmp_path, cores=1, say=print)
-    found = throughput(bench, *_clip_files(bench))
+    found = gpu(bench)
     values = {figure.what: figure.value for figure in found.figures}
     assert values["squares a second, fp32"] == pytest.approx(
         found.sides[0].units / statistics.median(found.sides[0].seconds)
     )
-    assert 0 < values["share of the matrix products' rate, fp32"] < 2
+    cost = operations(build_encoder("custom_cnn"), 32)
+    assert cost > 1e6
+    share = values["share of the matrix products' rate, fp32"]
+    assert share == pytest.approx(values["squares a second, fp32"] * cost / 1e9)
+    assert matmul_rate(torch.device("cpu"), torch.float32, 1) > 1e6
 
 
 def test_a_training_of_its_own_tells_its_memory(tmp_path):
@@ -110,6 +129,102 @@ def test_a_training_of_its_own_tells_its_memory(tmp_path):
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout.rpartition("benchmark ")[2])
     assert told["peak"] >= told["own"] > 50 * 2**20 and told["seconds"] > 0
+
+
+def test_what_a_gpu_is_left_to_do_is_timed(monkeypatch):
+    order = []
+    for name, value in (("is_available", True), ("is_initialized", True)):
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+    side_by_side({name: functools.partial(order.append, name) for name in "ab"}, 1, warm=False)
+    assert order == ["wait", "a", "wait", "wait", "b", "wait"]
+
+
+def test_an_encoder_is_folded_once_and_outside_of_the_time(tmp_path, monkeypatch):
+    folded = []
+    monkeypatch.setattr("common.benchmark_gpu.matmul_rate", lambda *_: 1e9)
+    monkeypatch.setattr("common.benchmark_gpu._loading", lambda *_: Measured())
+    monkeypatch.setattr("common.encoding.folded", lambda encoder: folded.append(1) or encoder)
+    options = parse(BenchmarkOptions, ["--output", "x.json", *SMALL[:-1], "3"])
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    source = SimpleNamespace(preprocessing=Preprocessing(size=32), load=lambda *_: (pixels, torch.zeros(4), None))
+    bench = Bench(options=options, folder=tmp_path, cores=1, say=print)
+    found = throughput(bench, build_encoder("custom_cnn", depth=1, width=4), source, [("a", "0" * 64)])
+    assert folded == [1] and [side.name for side in found.sides] == ["the bare encoder, fp32", "the bare encoder, bf16"]
+
+
+@pytest.mark.parametrize(("kind", "squares"), [("cpu", 32), ("cuda", 128)])
+def test_extraction_and_what_it_is_held_against_have_batches_of_one_size(clip, kind, squares, monkeypatch):
+    """A loader's as `cached_features` makes them for a device, and those of the network by itself."""
+    device, made = torch.device(kind), []
+    source = ClipViews(sampling=Sampling(frames=3), preprocessing=Preprocessing(size=8))
+
+    class Seen(DataLoader):
+        def __init__(self, *arguments, **keywords):
+            made.append(keywords["batch_size"])
+            super().__init__(*arguments, **keywords | {"pin_memory": False})
+
+    monkeypatch.setattr("common.features.DataLoader", Seen)
+    encoder = build_encoder("custom_cnn", depth=1, width=4)
+    accelerator = SimpleNamespace(
+        device=device, is_main_process=True, process_index=0, num_processes=1, wait_for_everyone=lambda: None
+    )
+    monkeypatch.setattr("common.features.broadcast_object_list", lambda value: value)
+    monkeypatch.setattr("common.features.encode_batches", lambda *_, batch_size, **__: made.append(batch_size) or [])
+    with pytest.raises(UserError, match="are not there"):  # nothing was encoded
+        cached_features(
+            encoder, [clip], ["0" * 64], source=source, preprocessing=source.preprocessing, workers=0,
+            accelerator=accelerator, cache=Path(clip).parent / kind,
+        )  # fmt: skip
+    assert made == [squares // 3, squares]
+    assert squares_at_once(device) == squares
+    assert loader(source, [(clip, "0" * 64)], 0, device).batch_size == squares // 3
+
+
+def test_files_are_repeated_as_others():
+    files = repeated([("a", "0" * 64), ("b", "1" * 64)], 3)
+    assert [path for path, _ in files] == list("ababab") and len({digest for _, digest in files}) == 6
+    assert all(len(digest) == 64 and int(digest, 16) >= 0 for _, digest in files)
+
+
+def test_epochs_are_counted_on_the_accelerators_device(monkeypatch):
+    """More of them than the schedule knows of, and the sums where the loss is."""
+    device, seen = torch.device("meta"), []
+    accelerator = SimpleNamespace(device=device, prepare=lambda *parts: parts)
+    monkeypatch.setattr("common.benchmark_training.make_accelerator", lambda _: accelerator)
+    monkeypatch.setattr("common.benchmark_training.train_batches", lambda *_, epoch, **__: epoch)
+    monkeypatch.setattr(
+        "common.benchmark_training.train_one_epoch", lambda _, epoch, *, total, **__: seen.append((epoch, total.device))
+    )
+    train = one_epoch(torch.nn.Linear(1, 1), range(4), TrainingOptions(epochs=1, batch_size=2))
+    for _ in range(3):
+        train()
+    assert seen == [(1, device), (2, device), (3, device)]
+
+
+def test_memory_is_this_programs_own():
+    """Not that of the larger process which started it; and of its children, those that load."""
+    code = """
+import json, multiprocessing, subprocess, time
+from vqa.benchmark_child import Memory, peak_bytes
+memory = Memory()
+memory.look()
+small = memory.worker
+def load(): held = bytearray(64 << 20); time.sleep(1.2)
+process = multiprocessing.get_context("fork").Process(target=load)
+other = subprocess.Popen(["sleep", "1"])
+process.start()
+for _ in range(5): time.sleep(0.2); memory.look()
+process.join(); other.wait()
+print(json.dumps([peak_bytes(), memory.own, small, memory.worker]))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell")
+    held = torch.ones(100 << 20)  # 400 MiB
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    assert held.sum() > 0 and result.returncode == 0, result.stderr
+    peak, own, small, worker = json.loads(result.stdout)
+    assert own <= peak < 300 << 20 and small is None and 64 << 20 < worker < 300 << 20
 
 
 def test_tables_say_what_was_met(tmp_path):
@@ -137,24 +252,6 @@ def test_tables_say_what_was_met(tmp_path):
     page.write_text("# no marks", encoding="utf-8")
     with pytest.raises(UserError, match="marks <!-- machine -->"):
         fill_page(page, found)
-
-
-def test_the_cost_on_paper_by_hand():
-    sides = [
-        {"name": f"{kind}: {what}", "seconds": [1.0], "core_seconds": [cores], "units": 1000, "unit": "square"}
-        for kind in ("clips", "photos")
-        for what, cores in (
-            ("decoding alone, one core", 3.6),
-            ("encoding alone, fp32", 36.0),
-            ("encoding alone, bf16", 18.0),
-        )
-    ]
-    found = {"options": {"frames": 20}, "parts": {"b": {"sides": sides}}}
-    row = [cell.strip() for cell in cost_table(found).splitlines()[3].split("|")]
-    # 13,320 × 20 squares: 3.6 ms each of decoding, 36 and 18 of encoding; 5,000 a second on a GPU
-    assert row[1:7] == ["UCF101", "266,400", "0.3", "2.7", "1.3", "33.4"]
-    assert row[7] == "60 s (60 s decoding)" and "5,000 squares a second (assumed" in cost_table(found)
-    assert cost_table({"options": {"frames": 20}, "parts": {}}) == ""
 
 
 def test_the_page_shows_what_was_measured():

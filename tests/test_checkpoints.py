@@ -31,6 +31,20 @@ def test_damaged_state_is_refused(tmp_path):
         load_state(tmp_path)
 
 
+def test_checksums_that_are_gone_are_noticed(tmp_path, capsys):
+    """Of two checkpoints the newer lost them, and maybe more; one that never had any is taken as it is."""
+    for text in ("one", "two"):
+        write_directory(
+            tmp_path / "last", lambda path, text=text: (path / "x").write_text(text, encoding="utf-8"), keep_before=True
+        )
+    for file in (tmp_path / "last").iterdir():
+        file.unlink()
+    assert whole_directory(tmp_path / "last") == tmp_path / "last.old"
+    assert "last is damaged: checksums.json is missing" in capsys.readouterr().err
+    (tmp_path / "last.old" / "checksums.json").unlink()
+    assert whole_directory(tmp_path / "last") == tmp_path / "last"
+
+
 def test_directory_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "last"
     write_directory(path, lambda directory: (directory / "x").write_text("one", encoding="utf-8"))

@@ -69,6 +69,13 @@ def test_pixels_and_cached_features_give_the_same_logits(pool, train_from):
         assert torch.allclose(model(features=features).logits, logits, atol=1e-5)
 
 
+def test_what_is_left_out_is_named():
+    with pytest.raises(UserError, match="lacks an encoder"):
+        ImageClassifier(ImageClassifierConfig())
+    with pytest.raises(ValueError, match="needs pixels or features"):
+        small()()
+
+
 def test_a_checkpoint_is_complete_by_itself(tmp_path):
     model = small(pool=2).eval()
     model.save_pretrained(tmp_path / "checkpoint")

@@ -66,6 +66,26 @@ def test_a_flat_folder_can_be_trained_on(tmp_path):
     assert data.classes == ["cat", "dog"] and sum(map(len, data.splits.values())) == 12
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["IMG_{:04}", "_DSC{:05}", "PXL_20240103_1011{:05}.MP", "IMG-20240101-WA{:04}"],
+        ["2024-01-03 10.00.{:02}", "20240103_1010{:02}", "Screenshot ({})", "P10100{:02}", "photo {}"],
+    ],
+)
+def test_what_a_camera_called_a_photo_is_no_label(tmp_path, names):
+    for seed in range(12):
+        write_photo(tmp_path / "data" / f"{names[seed % len(names)].format(seed)}.jpg", seed)
+    with pytest.raises(UserError, match="and 11 others are called as a camera calls them.*a folder per class"):
+        load(tmp_path / "data")
+
+
+def test_numbers_are_labels(tmp_path):
+    for seed in range(12):
+        write_photo(tmp_path / "data" / f"{seed % 2}_{seed}.jpg", seed)
+    assert load(tmp_path / "data").classes == ["0", "1"]
+
+
 def test_a_table_with_groups_and_splits(tmp_path):
     folder = write_folder(tmp_path / "photos", each=3)
     lines = ["file,label,group,split"]

@@ -23,7 +23,7 @@ from video_helpers import write_clip
 from common.config import parse
 from common.demo import LANGUAGES, Limits, answering, make_app, own_folder, uploaded
 from common.demo_gate import Gate
-from common.demo_html import bars, looked, percent, table
+from common.demo_html import bars, percent, table
 from common.demo_options import DemoOptions
 from common.demo_study import study_page, study_tab
 from common.errors import UserError
@@ -31,11 +31,12 @@ from video.demo import PHRASES as VIDEO
 from video.demo import Watcher
 from video.demo import answer as classify
 from video.predict import Classifier
-from vqa.demo import MOST_QUESTION, Asker, vqa_tab
 from vqa.demo import PHRASES as VQA
+from vqa.demo import Asker, vqa_tab
 from vqa.demo import answer as ask
 from vqa.demo_examples import example_photos, example_questions
 from vqa.predict import Answerer
+from vqa.text import MOST_LETTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMITS = Limits(most_bytes=1_000_000, most_pixels=10_000, most_frames=40)
@@ -69,19 +70,6 @@ def photo(folder: Path, size: tuple[int, int] = (60, 40)) -> Path:
 
 
 # --- pictures and words -----------------------------------------------------------------------------------------------
-
-
-def test_the_shade_lies_where_it_was_not_looked_at():
-    white = Image.new("RGB", (80, 40), "white")
-    weights = np.array([[0.0, 1.0]])
-    drawn = np.asarray(looked(white, weights, (0, 0, 80, 40), side=80))
-    assert drawn.shape == (40, 80, 3) and drawn[20, 79].min() == 255 and drawn[20, 0].max() < 70
-    # The square in the middle is all that the model sees: what was cropped away is dark, whatever the weights.
-    drawn = np.asarray(looked(white, np.ones((2, 2)), (20, 0, 60, 40), side=80))
-    assert drawn[20, 40].min() == 255 and drawn[20, 5].max() < 70 and drawn[20, 75].max() < 70
-    # With padding the square shows more than there is.
-    drawn = np.asarray(looked(white, np.array([[1.0], [0.0]]), (0, -20, 80, 60), side=80))
-    assert drawn[0, 40].min() > drawn[39, 40].max()
 
 
 def test_nothing_of_the_data_is_markup():
@@ -140,6 +128,13 @@ def test_a_model_that_sees_no_photo_asks_for_none(tmp_path, folder):
     assert VQA["blind"]["en"] in said and "bars" in said and "<img" not in said
 
 
+def test_a_model_that_reads_no_question_takes_anything_for_one(tmp_path, folder):
+    asker = Asker(str(train_scenes(tmp_path, "--inputs", "image")))
+    for question in ("", "???", "a" * (MOST_LETTERS + 1)):
+        said = ask(asker, payload(photo(folder)), question, "en", LIMITS)
+        assert VQA["deaf"]["en"] in said and "bars" in said and "&lt;unk" not in said
+
+
 def test_wrong_questions_and_photos_are_told_in_words(scenes_run, folder, tmp_path):
     asker = Asker(str(scenes_run))
     (folder / "a.jpg").write_text("no photo", encoding="utf-8")
@@ -147,19 +142,21 @@ def test_wrong_questions_and_photos_are_told_in_words(scenes_run, folder, tmp_pa
     cases = {
         "no_photo": (None, QUESTION),
         "no_question": (payload(good), "  \n"),
-        "long": (payload(good), "a" * (MOST_QUESTION + 1)),
+        "long": (payload(good), "a" * (MOST_LETTERS + 1)),
         "bad": (payload(folder / "a.jpg", "<b>món.jpg"), QUESTION),
     }
     for name, (given, question) in cases.items():
         for language in LANGUAGES:
             said = ask(asker, given, question, language, LIMITS)
-            assert VQA[name][language].format(MOST_QUESTION) in said and "alert" in said, name
+            assert VQA[name][language].format(MOST_LETTERS) in said and "alert" in said, name
             assert str(folder) not in said and "<b>" not in said
     Image.new("RGB", (200, 100)).save(folder / "large.png")
     assert "0.01 triệu" in ask(asker, payload(folder / "large.png"), QUESTION, "vi", LIMITS)
     for strange in (5, [1], {"path": 5}, {"path": "\0"}, {"path": str(folder)}, payload(photo(tmp_path))):
         assert VQA["no_photo"]["en"] in ask(asker, strange, QUESTION, "en", LIMITS)
-    assert VQA["no_question"]["en"] in ask(asker, payload(good), {"a": 1}, "en", LIMITS)
+    for nothing in ({"a": 1}, "???", " . ", "(“”) !"):
+        said = ask(asker, payload(good), nothing, "en", LIMITS)
+        assert VQA["no_question"]["en"] in said and "bars" not in said
 
 
 def test_only_uploads_are_opened(folder, tmp_path):
@@ -397,9 +394,9 @@ def test_uploads_are_deleted_after_a_while_and_examples_stay(scenes_run, folder)
     ("arguments", "words"),
     [
         ("", "nothing to show: give a VQA run with --vqa RUN"),
-        ("--vqa nowhere", "nowhere"),
-        ("--study nowhere", "no such folder"),
-        ("--study . --photos x", "--photos are examples for --vqa"),
+        ("--vqa nowhere", "--vqa nowhere: no such file or folder"),
+        ("--study nowhere", "--study nowhere: no such file or folder"),
+        ("--study . --photos .", "--photos are examples for --vqa"),
         ("--vqa x --port 70000", "--port"),
         ("--vqa x --share", "unrecognized arguments: --share"),
     ],

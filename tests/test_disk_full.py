@@ -334,6 +334,18 @@ def test_a_library_that_finds_no_room(error, capsys):
     assert left.value.code == 2 and said.count("\n") == 1 and "make room, or set TMPDIR" in said
 
 
+def test_a_path_longer_than_any(capsys):
+    @command
+    def main():
+        Path("/tmp/" + "a" * 5_000).mkdir()
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "File name too long (/tmp/aaa" in said and len(said) < 400 and "make room" not in said
+
+
 def test_another_os_error_is_a_defect(capsys):
     @command
     def main():

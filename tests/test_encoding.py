@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.encoders import build_encoder
-from common.encoding import encode_batches
+from common.encoding import encode_batches, exact_fp32
 from common.images import normalise
 
 
@@ -68,3 +68,39 @@ def test_an_error_in_the_network_comes_out(encoder, batches, monkeypatch):
     monkeypatch.setattr(type(encoder), "frozen_features", functools.partial(lambda _, pixels: 1 / 0, None))
     with pytest.raises(ZeroDivisionError):
         encoded(encoder, batches)
+
+
+def tf32():
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("fp16", False), ("bf16", True)])
+def test_fp32_on_a_gpu_is_not_rounded(encoder, batches, precision, allowed):
+    """While features are computed in fp32, and only then: the rest of a run keeps what torch was set to."""
+    before = tf32()
+    assert before[0]  # torch lets cuDNN round, by default
+    seen = []
+
+    def watched():
+        for batch in batches:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            yield batch
+
+    found = encode_batches(
+        encoder, watched(), preprocessing=encoder.preprocessing, device=torch.device("cpu"), precision=precision
+    )
+    next(found)
+    assert seen[0] is allowed
+    found.close()  # nobody wants the rest
+    assert tf32() == before
+
+
+def test_fp32_is_put_back_after_an_error():
+    before = tf32()
+    with pytest.raises(ZeroDivisionError), exact_fp32():
+        assert tf32() == (False, False)
+        with exact_fp32(False):
+            assert tf32() == (True, True)
+        assert tf32() == (False, False)
+        raise ZeroDivisionError
+    assert tf32() == before

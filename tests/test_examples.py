@@ -247,7 +247,7 @@ def test_a_run_leaves_examples_by_itself(run, tmp_path, monkeypatch):
         parse(TrainVqaOptions, ["--resume", "--output", str(again)])
     )  # nothing left to train: it is scored, and drawn, once more
     assert [(row.heading, [(a.caption, a.predicted) for a in row.answers]) for row in sheets[0][0]] == wanted
-    assert sheets[0][1].startswith("again, validation: typical answers; bright: where it looked")
+    assert sheets[0][1].startswith("again, validation: typical answers; clear, within the line: where it looked")
 
 
 def test_a_failing_picture_loses_no_run_and_examples_change_no_number(run, start, tmp_path, monkeypatch):

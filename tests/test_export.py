@@ -1,6 +1,8 @@
 """Sharing a run: the folder, its card, ONNX without PyTorch, the Hub, and answers in three lines."""
 
 import ast
+import io
+import json
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ from classifier_helpers import write_folder
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from PIL import Image
+from transformers.utils import logging
 from video_helpers import read_json, write_set
 
 import common
@@ -32,7 +35,9 @@ from video.export import open_shareable as video_shareable
 from video.options import TrainVideoOptions
 from video.train import train as train_video
 from vqa.export import open_shareable as vqa_shareable
+from vqa.model import VqaModel
 from vqa.options import TrainVqaOptions
+from vqa.predict import Answerer
 from vqa.shapes import write_shapes
 from vqa.train import train as train_vqa
 
@@ -148,6 +153,51 @@ def test_onnx_answers_without_torch(run, scenes, place):
     assert best in about["answers"] and set(about["outputs"]) == {"logits", "grid_attention"}
     assert not list(folder.glob("*.safetensors"))
     assert "onnx" in ModelCard.load(folder / "README.md").data.tags
+
+
+def averaged(run: Path, folder: Path, *names: str, **changes: object) -> Path:
+    """A copy of a run whose answers are the mean over these ways round."""
+    copy = Path(shutil.copytree(run, folder))
+    for path in copy.glob("checkpoints/*/config.json"):
+        path.write_text(json.dumps(read_json(path) | {"test_augment": names} | changes), encoding="utf-8")
+        path.with_name("checksums.json").unlink()
+    return copy
+
+
+@pytest.mark.parametrize("names", [("flip",), ("flip", "turn")], ids="-".join)
+def test_onnx_answers_as_the_mean_over_ways_round(run, scenes, tmp_path, names):
+    """The card's own lines, for questions that say a side and for one that does not, as the pipeline."""
+    photo = scenes / "images" / "200001.png"
+    run = averaged(run, tmp_path / "run", *names)
+    folder = export(run, "onnx", tmp_path / "onnx")
+    shutil.copy(photo, folder / "photo.jpg")
+    asked = re.search(r'text = "(.*?)"', code(folder))[1]
+    told = "\nodds = np.exp(logits.astype(float)); print((odds / odds.sum()).tolist())"
+    for question in ("Hình ở góc trên  bên TRÁI màu gì?", "bên phải có mấy hình", "có mấy hình"):
+        best, shares = run_lines(WITHOUT_TORCH + code(folder).replace(asked, question) + told, folder).splitlines()
+        expected = {row["answer"]: row["score"] for row in vqa.pipeline(run)(photo, question, top_k=None)}
+        answers = read_json(folder / "description.json")["answers"]
+        assert ast.literal_eval(shares) == pytest.approx([expected[answer] for answer in answers], abs=1e-4)
+        assert best == next(iter(expected))
+    about, card = read_json(folder / "description.json"), (folder / "README.md").read_text(encoding="utf-8")
+    ways = 2 if names == ("flip",) else 8
+    assert f"({', '.join(names)}; {ways} in all)" in about["mean_over"] and f"each photo {ways} times" in card
+    assert len(about["question"]["ways"]) == ways and about["inputs"]["lengths"].startswith("(ways, questions)")
+
+
+def test_an_export_is_compared_with_what_people_are_answered(run, tmp_path, monkeypatch):
+    """A mean that only the pipeline makes is noticed, and nothing is left."""
+    run = averaged(run, tmp_path / "run", "flip")
+    honest = Answerer.log_probabilities
+
+    def exchanged(self, *given, **keywords):
+        log_p, output = honest(self, *given, **keywords)
+        return log_p.flip(-1), output
+
+    monkeypatch.setattr(Answerer, "log_probabilities", exchanged)
+    with pytest.raises(UserError, match="onnxruntime's logits differ from PyTorch's by"):
+        export(run, "onnx", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 def test_onnx_of_clips_without_torch(clip_run, place):
@@ -325,6 +375,36 @@ def test_pipeline_of_clips(clip_run, place):
     assert set(one[0]) == {"label", "score"} and classify([clip, clip.read_bytes()], top_k=1) == [one, one]
     with pytest.raises(UserError, match="the clip's bytes"):
         classify(b"no clip")
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["a pipe", "a terminal"])
+def test_loading_draws_bars_on_a_terminal_alone(run, clip_run, monkeypatch, terminal):
+    """Whichever way it is loaded, and what the user set stays set."""
+    said = io.StringIO()
+    said.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", said)
+    shown = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        for load in (
+            lambda: vqa.pipeline(run),
+            lambda: video.pipeline(clip_run),
+            lambda: VqaModel.from_pretrained(run / "checkpoints" / "best_accuracy"),
+        ):
+            said.truncate(0)
+            load()
+            assert ("Loading weights" in said.getvalue()) == terminal
+            assert logging.is_progress_bar_enabled()
+            assert logging.set_tqdm_hook(None) is None
+        mine = []
+        logging.set_tqdm_hook(lambda bar, given, keywords: mine.append(keywords) or bar(*given, **keywords))
+        vqa.pipeline(run)
+        assert mine and not any("disable" in keywords for keywords in mine)
+        assert logging.set_tqdm_hook(None) is not None
+    finally:
+        logging.set_tqdm_hook(None)
+        if not shown:
+            logging.disable_progress_bar()
 
 
 def test_importing_costs_nothing():

@@ -2,12 +2,15 @@
 
 import json
 import random
+import re
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
+from PIL import Image
 from torch import nn
 
 from common.encoders import build_encoder
@@ -15,12 +18,17 @@ from common.errors import UserError
 from common.export_onnx import OnnxModel, check, write_onnx
 from common.images import Preprocessing
 from common.recurrent import Recurrent
+from common.symmetry import Symmetry, symmetries
 from video.export import PaddedVideo, _own_forward
 from video.model import VideoConfig, VideoModel
-from vqa.export import _AXES, _Vqa
-from vqa.export_text import check_questions, normalizer
+from vqa.answers import AnswerVocabulary
+from vqa.export import _question_inputs
+from vqa.export_model import ORDER, PlainVqa, axes
+from vqa.export_text import about_ways, check_questions, normalizer
 from vqa.model import VqaConfig, VqaModel
-from vqa.text import QuestionProcessor, normalise
+from vqa.predict import Answerer
+from vqa.processor import VqaProcessor
+from vqa.text import QuestionProcessor, normalise, turned
 
 SIZE = 24
 
@@ -115,8 +123,8 @@ def test_vqa_models(tmp_path, given, outputs):
     sizes = dict.fromkeys(("embedding", "hidden", "attention_hidden", "projection", "fusion_hidden"), 8)
     sees = {} if given.get("inputs") == "question" else {"encoder": encoder.config}
     config = VqaConfig(preprocessing=preprocessing(resize="pad"), words=20, answers=7, **sizes, **sees, **given)
-    module = _Vqa(VqaModel(config).eval(), outputs)
-    used = [name for name in _AXES if sees or name in ("input_ids", "lengths")]
+    module = PlainVqa(VqaModel(config).eval(), outputs, [Symmetry()], AnswerVocabulary(list("abcdefg")))
+    used = [name for name in ORDER if sees or name in ("input_ids", "lengths")]
 
     def sample(photos: int, lengths: list[int]) -> dict:
         whole = {
@@ -130,7 +138,7 @@ def test_vqa_models(tmp_path, given, outputs):
 
     model = OnnxModel(
         module=module,
-        inputs={name: _AXES[name] for name in used},
+        inputs={name: axes(name, 1) for name in used},
         outputs=outputs,
         reference=lambda inputs: module(**inputs),
         samples=[sample(1, [1]), sample(3, [9, 2]), sample(2, [3, 6, 1, 2, 6])],
@@ -206,3 +214,73 @@ def test_a_question_that_is_read_otherwise_is_noticed(monkeypatch):
     monkeypatch.setattr("vqa.export_text.TONE_PAIRS", {})
     with pytest.raises(UserError, match="reads the question 'HÒA' otherwise than the model does"):
         check_questions(processor, ["HÒA"])
+
+
+@pytest.mark.parametrize("segmentation", ["syllable", "pyvi"])
+def test_a_question_about_a_turned_photo_is_read_alike(segmentation):
+    """As the lines of a card turn it, and as the model does."""
+    questions = [
+        "Hình ở góc trên bên trái?",
+        "phía dưới, bên PHẢI có gì",
+        "có phải trái cây ở trên bàn",
+        "màu gì",
+        "?!",
+    ]
+    processor = QuestionProcessor.build(questions, segmentation=segmentation)
+    ways = symmetries(("flip", "turn"))
+    check_questions(processor, questions, ways)
+    about = about_ways(ways)
+    for text in map(normalise, questions):
+        for way, words in zip(ways, about["ways"], strict=True):
+            assert re.sub(about["sides"], lambda found, words=words: words[found[0]], text) == turned(text, way)
+
+
+MODELS = [
+    {"attention_over": "both", "fusion": "concat"},
+    GROUNDED | {"place_answers": [0, 1]},
+    {"inputs": "image"},
+]
+
+
+@pytest.mark.parametrize("given", MODELS, ids=["both", "grounded", "image"])
+@pytest.mark.parametrize("resize", ["pad", "squash"])
+def test_the_mean_over_ways_round_is_the_answerers(given, resize):
+    torch.manual_seed(0)
+    questions = ["bên trái là gì", "phía trên hình tròn có bao nhiêu hình", "màu gì"]
+    answers = ["bên trái", "phía trên", "bên phải", "phía dưới", "ba", "đỏ", "góc trên bên trái"]
+    encoder = build_encoder("custom_cnn", depth=2, width=4, stages=["color", "block1", "block2"])
+    prepared = Preprocessing(size=SIZE, resize=resize)
+    reader = QuestionProcessor.build(questions, segmentation="syllable")
+    processor = VqaProcessor(reader, AnswerVocabulary(answers), prepared)
+    sizes = dict.fromkeys(("embedding", "hidden", "attention_hidden", "projection", "fusion_hidden"), 8)
+    config = VqaConfig(
+        preprocessing=preprocessing(resize=resize),
+        words=reader.vocab_size,
+        answers=len(answers),
+        encoder=encoder.config,
+        test_augment=["flip", "turn"],
+        **sizes,
+        **given,
+    )
+    answerer = Answerer(model=VqaModel(config).eval(), processor=processor)
+    noise = np.random.default_rng(0)
+    photos = [Image.fromarray(noise.integers(0, 256, (20, wide, 3), np.uint8)) for wide in (30, 20, 12)]
+    views = [processor.view(photo) for photo in photos]
+    about = [1, 0, 2]
+    if given.get("inputs") == "image":
+        views = [views[place] for place in about]
+        about = [0, 1, 2]
+    log_p, output = answerer.log_probabilities(views, questions, image_index=about, return_attention=True)
+    outputs = ["logits"] + ["grid_attention"] * ("grid" in config.attends)
+    plain = PlainVqa(answerer.model, outputs, answerer.ways, processor.answers).eval()
+    inputs = _question_inputs(answerer, questions) if given.get("inputs") != "image" else {}
+    inputs["pixels"] = torch.stack([pixels for pixels, _ in views])
+    if resize == "pad":
+        inputs["valid"] = torch.tensor([valid for _, valid in views])
+    if given.get("inputs") != "image":
+        inputs["image_index"] = torch.tensor(about)
+    with torch.inference_mode():
+        found = dict(zip(outputs, plain(**inputs), strict=True))
+    torch.testing.assert_close(found["logits"], log_p, atol=1e-5, rtol=0)
+    if "grid" in config.attends:
+        torch.testing.assert_close(found["grid_attention"], output.grid_attention, atol=1e-6, rtol=0)

@@ -1,7 +1,6 @@
 """What `--help` promises: examples that the command accepts, and completion that a shell accepts."""
 
 import contextlib
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -9,33 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from page_commands import options_of
 
-import common.config
 from common.config import parse
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
-_parse = parse
-
-
-class _Asked(Exception):
-    """Raised in place of reading the options, with their class."""
-
-
-def options_of(script: str) -> type:
-    def ask(cls: type, *_: object) -> None:
-        raise _Asked(cls)
-
-    before = sys.argv, list(sys.path), common.config.parse
-    sys.argv, common.config.parse = [f"scripts/{script}"], ask
-    try:
-        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
-    except _Asked as asked:
-        return asked.args[0]
-    finally:
-        sys.argv, sys.path[:], common.config.parse = before
-    raise AssertionError(f"{script} reads no options")
 
 
 def examples(cls: type) -> list[list[str]]:
@@ -59,7 +38,7 @@ def test_examples_are_accepted(script, tmp_path, monkeypatch, capsys):
         leaves = pytest.raises(SystemExit) if words[-1] == "--help" else contextlib.nullcontext()
         try:
             with leaves:
-                _parse(options_of(words[place].removeprefix("scripts/")), words[place + 1 :])
+                parse(options_of(words[place].removeprefix("scripts/")), words[place + 1 :])
         except UserError as error:
             pytest.fail(f"{shlex.join(words)}: {error}")
     assert not capsys.readouterr().err

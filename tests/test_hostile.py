@@ -11,16 +11,17 @@ import zipfile
 from pathlib import Path
 
 import fuzzing
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
 from classifier_helpers import write_folder, write_photo
-from PIL import PngImagePlugin
+from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 from video_helpers import write_clip
 
-from common import files, images, photos, records
+from common import files, images, parquet_files, photos, records
 from common.checkpoints import CHECKSUMS, load_state, save_state, whole_directory, write_directory
 from common.classifier_predict import load_classifier
 from common.classifier_rows import read_photos
@@ -28,7 +29,9 @@ from common.config import read_yaml
 from common.errors import UserError
 from common.features import FeatureStore
 from common.images import read_image
+from common.jpeg_scans import count_scans
 from common.photos import walk_files
+from common.predictions import read_scored
 from common.records import find_sources, open_file
 from common.study_values import read_measured
 from common.weights import read_weights
@@ -158,6 +161,11 @@ MERGES = "a: &a {k: 1}\n" + "".join(
         ("a: !!bool x\n", "not valid YAML"),
         ("a: !!timestamp x\n", "not valid YAML"),
         ("a: " + "9" * 5_000 + "\n", "not valid YAML"),
+        ("a: 0x" + "f" * 9_000 + "\n", "line 1: .*more than 20 digits"),
+        ("a: 1" + ":59" * 160_000 + "\n", "line 1: .*more than 20 digits"),
+        ("a: 1" + ":59" * 160_000 + ".5\n", "line 1: .*more than 100 digits"),
+        ('a: "\\ud800"\n', "line 1: .*half of one"),
+        ('a: "x\\0"\n', "line 1: .*null character"),
         ("a: \0\n", "not valid YAML"),
         ("? [a]\n: b\n", "not valid YAML"),
         ("a: b\n" * 200_000, "bytes; at most"),
@@ -230,8 +238,8 @@ def test_tables_have_limits(tmp_path, monkeypatch):
     pyarrow.parquet.write_table(packed, tmp_path / "r.parquet", compression="zstd")
     assert (tmp_path / "r.parquet").stat().st_size < 10_000
     refused("row 1: .*100,001 characters", "r.parquet", read_rows, open_file(tmp_path / "r.parquet"), {})
-    monkeypatch.setattr(records, "MOST_PARQUET_BYTES", 50_000)
-    refused("smaller", "r.parquet", read_rows, open_file(tmp_path / "r.parquet"), {})
+    monkeypatch.setattr(parquet_files, "MOST_GROUP_BYTES", 50_000)
+    refused("smaller ones", "r.parquet", read_rows, open_file(tmp_path / "r.parquet"), {})
     big = write(tmp_path / "r.csv", "path,label\n")
     os.truncate(big, files.MOST_BYTES + 1)  # takes no room on the disk
     refused("bytes; at most 100,000,000", big, open_file, big)
@@ -249,11 +257,22 @@ def test_lists_of_ucf101_have_limits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "{}", '{"test": 5}', '{"test": {"accuracy": "x", "by_class": 3}}', "[" * 99_999]
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"test": 5}',
+        '{"test": {"accuracy": "x", "by_class": 3}}',
+        '{"test": {"accuracy": 1' + "0" * 400 + "}}",
+        "[" * 99_999,
+    ],
 )
 def test_a_run_that_somebody_else_wrote(tmp_path, content):
     write(tmp_path / "metrics.json", content)
     refused("damaged|neither test nor validation|not an object", tmp_path, read_measured, tmp_path)
+    write(tmp_path / "predictions-test.csv", "id,gold,predicted\n1,a,a\n")
+    if content != "{}":  # without an accuracy there is nothing that predictions could contradict
+        refused("damaged|not of the same scoring", tmp_path, read_scored, tmp_path, "test")
 
 
 # --- pictures and clips
@@ -317,6 +336,38 @@ def png_header(width: int, height: int) -> bytes:
 def test_a_picture_of_more_pixels_than_it_has(tmp_path, width, height):
     path = write(tmp_path / "p.png", png_header(width, height))
     refused("pixels|cannot be read", path, read_image, path)
+
+
+def jpeg(tmp_path, name: str, **options) -> bytes:
+    """A picture of three colours that is no plain one."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    picture.save(tmp_path / name, "JPEG", **options)
+    return (tmp_path / name).read_bytes()
+
+
+def test_a_jpeg_of_many_scans(tmp_path):
+    """Each scan goes over the whole picture: 300 of a few bytes take a minute at 100 million pixels."""
+    content = jpeg(tmp_path, "p.jpg", progressive=True)
+    last = content[content.rindex(b"\xff\xc4") : -2]  # the last scan, with its table
+    for times, path in ((300, tmp_path / "many.jpg"), (20, tmp_path / "some.jpg")):
+        write(path, content[:-2] + last * times + b"\xff\xd9")
+    refused("a JPEG of more than 60 scans", "many.jpg", read_image, tmp_path / "many.jpg")
+    refused("a JPEG of more than 60 scans", "many.jpg", read_image, tmp_path / "many.jpg", shrink_to=16)
+    content_of_many = (tmp_path / "many.jpg").read_bytes()
+    refused("more than 60 scans", "the bytes", images.image_from_bytes, content_of_many, "the bytes")
+    assert read_image(tmp_path / "some.jpg").size == (64, 64)
+
+
+def test_scans_are_those_of_the_picture_alone(tmp_path):
+    plain, progressive = jpeg(tmp_path, "p.jpg"), jpeg(tmp_path, "q.jpg", progressive=True)
+    assert count_scans(plain) == 1 and count_scans(tmp_path / "q.jpg") == 10
+    behind = b"\xff\xda" * 1_000  # a clip behind a phone's photo
+    assert count_scans(plain + behind) == 1 and count_scans(progressive + behind) == 10
+    comment = b"\xff\xfe" + struct.pack(">H", 2_002) + behind
+    assert count_scans(progressive[:2] + comment + progressive[2:]) == 10
+    assert count_scans(plain[:50]) == 0 and count_scans(b"\xff\xda") == 1
+    path = write(tmp_path / "behind.jpg", progressive + behind)
+    assert read_image(path).size == (64, 64)
 
 
 def test_large_photos_are_decoded_one_at_a_time(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from common import letters
 from common.config import build, parse
 from common.errors import UserError
 from common.letters import R3_LOSSES, LetterNet, fit_letters, train_letters
@@ -130,12 +131,19 @@ def test_first_letters_are_given_unless_told():
         (["--given", ""], "--given '': no letter is given"),
         (["--given", "hello"], "--given 'hello': 5 letters are written in all"),
         (["--kind", "mamba"], "--kind 'mamba'"),
-        (["--learning-rate", "inf"], "loss is nan at learning rate inf"),
+        (["--learning-rate", "inf"], "--learning-rate 'inf': Input should be a finite number"),
     ],
 )
 def test_bad_input(arguments, said):
     with pytest.raises(UserError, match=said):
         train_letters(options(*arguments))
+
+
+def test_a_loss_that_is_no_number_is_told(monkeypatch):
+    whole = letters.LetterNet.loss
+    monkeypatch.setattr(letters.LetterNet, "loss", lambda net, words: whole(net, words) * float("nan"))
+    with pytest.raises(UserError, match="the loss is nan at learning rate 0.01; "):
+        train_letters(options())
 
 
 def test_as_a_command(run_script):

@@ -167,6 +167,14 @@ def test_blind_model_never_sees_and_photo_model_never_reads():
     torch.testing.assert_close(model(**batch).logits, model(**other).logits)
 
 
+@pytest.mark.parametrize("name", ["pixels", "input_ids", "lengths"])
+def test_an_input_that_is_left_out_is_named(name):
+    batch = inputs()
+    del batch[name]
+    with pytest.raises(ValueError, match=f"needs {name}"):
+        build()(**batch)
+
+
 def test_places_and_means():
     assert cell_places(2, 3)[:, :2].tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 1], [0, 1], [1, 1]]  # row by row
     assert cell_places(2, 3)[2].tolist() == [1, -1, 1, 1, -1]

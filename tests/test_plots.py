@@ -15,7 +15,8 @@ from common.accuracy_bars import draw_accuracies
 from common.confusion import confusions
 from common.drawing import save_figure
 from common.errors import UserError
-from common.plots import Shown, ShownRow, draw_answers, draw_confusion, draw_curves
+from common.looks import looked
+from common.plots import Shown, ShownRow, draw_answers, draw_attention, draw_confusion, draw_curves
 
 
 def row(gold: str, predicted: str, type: str = "màu") -> dict:
@@ -133,18 +134,28 @@ def test_a_sheet_is_tidy_and_says_what_is_right(tmp_path, figure):
     assert "giá $5 hay $6" in texts and any(text.endswith("… (25%)") for text in texts)
 
 
-def test_what_was_looked_at_is_bright_and_the_rest_dark(tmp_path):
+def test_a_title_has_its_room_on_a_narrow_sheet(tmp_path, figure):
+    title = "một lượt chạy, validation: typical answers; clear, within the line: where it looked"
+    draw_answers([ShownRow(heading="x", right=True, answers=[shown()])], tmp_path / "sheet.png", title=title)
+    figure[0].draw_without_rendering()  # at this resolution, not the saved one
+    (text,) = (text for text in figure[0].findobj(Text) if text.get_text() == title)
+    assert text.get_window_extent().x1 < figure[0].bbox.width
+
+
+def test_attention_has_one_look(tmp_path, monkeypatch):
+    """On a sheet and over a photo that was asked about: what `common.looks` makes of it, and the same words."""
+    made = []
+    monkeypatch.setattr(plots, "looked", lambda *given, **keywords: made.append(looked(*given, **keywords)) or made[-1])
     weights = np.array([[0.7, 0.1], [0.1, 0.1]])
-    answer = shown(photo=Image.new("RGB", (80, 40), "white"), size=(80, 40), weights=weights, box=(20, 0, 60, 40))
+    photo, box = Image.new("RGB", (80, 40), "white"), (20, 0, 60, 40)
+    answer = shown(photo=photo, size=(80, 40), weights=weights, box=box)
     draw_answers([ShownRow(heading="x", right=True, answers=[answer])], tmp_path / "one.png", title="x")
-    with Image.open(tmp_path / "one.png") as picture:
-        pixels = np.asarray(picture.convert("L"), dtype=float)
-    photo = pixels[(pixels < 240).mean(axis=1) > 0.3]  # the rows of pixels that the photo and its frame take
-    left, right = 24, 24 + 300  # inches 0.2 to 2.7 at 120 dpi
-    upper, lower = photo[len(photo) // 5], photo[-len(photo) // 5]
-    quarter = (right - left) // 4
-    outside, bright, dim = upper[left + 20], upper[left + quarter + 20], upper[right - quarter - 20]
-    assert bright > 200 and outside < 80 and dim < 120 and lower[left + quarter + 20] < 120
+    draw_attention(photo, np.stack([weights, weights]), box, tmp_path / "two.png", title="x")
+    assert len(made) == 3 and all(one == made[0] for one in made)
+    for name, panels in (("one.png", 1), ("two.png", 2)):
+        with Image.open(tmp_path / name) as picture:
+            grey = np.asarray(picture.convert("RGB")) == np.asarray(made[0])[20, 20]
+        assert grey.all(axis=-1).sum() > panels * 5_000
 
 
 def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import vqa
 from common.config import parse
 from common.errors import UserError
 from common.images import read_image
@@ -204,6 +206,41 @@ def test_bad_photos_are_told_with_their_row_or_skipped(run, scenes, tmp_path, de
         asked(run, tmp_path, [rows[1], rows[4]], *given, "--on-bad-image", "skip")
 
 
+WITHOUT_SENSE = [
+    ("", "the question '' has no word in it; ask something"),
+    (" ?!… ", "the question '?!…' has no word in it; ask something"),
+    ("màu gì " * 30, "the question is too long: 209 letters, at most 200; shorten it"),
+]
+
+
+@pytest.mark.parametrize(("question", "told"), WITHOUT_SENSE, ids=["blank", "punctuation", "long"])
+def test_what_asks_nothing_is_no_question(run, scenes, photo, tmp_path, question, told):
+    """In Python, for one photo, for a folder of them, and in a table, which names the row."""
+    ask = vqa.pipeline(run)
+    for some in (question, ["màu gì", question]):
+        with pytest.raises(UserError, match=re.escape(told)):
+            ask(photo, some)
+    out = tmp_path / "out.csv"
+    given = ["--image", str(photo)], ["--input", str(scenes / "images"), "--output", str(out)]
+    for some in given if question else ():
+        with pytest.raises(UserError, match=re.escape(told)):
+            predict(parse(PredictVqaOptions, ["--run", str(run), "--question", question, *some]))
+    if question:
+        rows = [(photo.name, "màu gì"), (photo.name, question)]
+        with pytest.raises(UserError, match=r"questions\.csv: row 3: " + re.escape(told)):
+            asked(run, tmp_path, rows, "--images", str(scenes / "images"))
+    assert not out.exists()
+
+
+def test_a_model_that_reads_no_question_takes_anything_for_one(scenes, photo, tmp_path, capsys):
+    given = ["--data", str(scenes), "--output", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), *SMALL]
+    run = train(parse(TrainVqaOptions, [*given, "--inputs", "image", "--epochs", "1", "--examples", "0"]))
+    ask = vqa.pipeline(run)
+    assert all(ask(photo, question) == ask(photo, "màu gì") for question, _ in WITHOUT_SENSE)
+    predict(parse(PredictVqaOptions, ["--run", str(run), "--image", str(photo), "--question", "???"]))
+    assert "%" in capsys.readouterr().out
+
+
 def test_loads_in_a_new_process_from_its_directory_alone(checkpoint, photo, tmp_path):
     """No file of the run but the checkpoint's, another folder to work in, no network, another PYTHONHASHSEED."""
     code = (
@@ -284,6 +321,15 @@ DAMAGED = {
     "wrong preprocessing": (
         lambda checkpoint: (checkpoint / "preprocessing.json").write_text('{"size": -3}', encoding="utf-8"),
         r"image size -3",
+    ),
+    "null for preprocessing": (
+        lambda checkpoint: (checkpoint / "preprocessing.json").write_text("null", encoding="utf-8"),
+        r"preprocessing\.json: is empty, and the model sees photos",
+    ),
+    "no encoder": (other_config(encoder=None), r"checkpoint.*lacks an encoder"),
+    "no preprocessing in its config": (
+        other_config(preprocessing=None),
+        r"checkpoint.*the preprocessing of its photos",
     ),
     "cut weights": (cut("model.safetensors"), r"checkpoint"),
     "no weights": (remove("model.safetensors"), r"checkpoint"),

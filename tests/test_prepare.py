@@ -178,6 +178,7 @@ def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(labelled, tmp_pa
     refused("can be asked: what, yes/no, color, category", "--questions", "number")
     refused("needs --names", "--questions", "category")
     refused("all photos have the label", source=labelled / "..", kind="labels")
+    refused("^nowhere: no such file or folder", source=Path("nowhere"))
     refused("no regular expression", "--group-pattern", "(")
     refused("put the group in parentheses", "--group-pattern", "a")
     bad = tmp_path / "bad"

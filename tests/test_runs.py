@@ -64,6 +64,21 @@ def test_a_run_that_another_process_writes_is_refused(tmp_path, how):
     assert runs.choose_output(RunOptions(output=str(run), **{how: True}), "unused") == run  # it has ended
 
 
+def test_a_run_that_began_meanwhile_is_not_overwritten(tmp_path):
+    """Both chose the output before it was there; the other one made it first, and writes it."""
+    options = RunOptions(output=str(tmp_path / "run"), overwrite=True)
+    run = runs.choose_output(options, "unused")
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 3\n", encoding="utf-8")
+    with FileLock(run / ".lock"), pytest.raises(UserError, match="another process writes this run now"):
+        runs.open_run(run, options, task="vqa", command="train.py")
+    assert (run / "config.yaml").read_text(encoding="utf-8") == "seed: 3\n"
+    (run / "config.yaml").rename(run / "notes.txt")
+    with pytest.raises(UserError, match="is not a run .*--overwrite will not delete it"):
+        runs.open_run(run, options, task="vqa", command="train.py")
+    assert (run / "notes.txt").is_file()
+
+
 def test_a_run_is_held_until_it_is_released(tmp_path):
     run = opened(tmp_path / "run")
     with pytest.raises(Timeout):

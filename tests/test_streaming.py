@@ -14,7 +14,7 @@ from video_helpers import write_set as write_clips
 from common.batches import steps_of, train_batches
 from common.config import parse
 from common.errors import UserError
-from common.streams import Stream, open_stream, plain_row
+from common.streams import Stream, first_rows, open_stream, plain_row
 from video.options import TrainVideoOptions
 from video.train import train as train_video
 from vqa.options import TrainVqaOptions
@@ -79,6 +79,68 @@ def test_parts_and_workers(numbers):
     assert sorted(twice) == sorted([*range(20), *range(20)])
     with pytest.raises(UserError, match="--batch-size 4.*multiple of 3 process"):
         epoch(stream(numbers), 1, world=3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_run_has_had_before_is_not_made_again(numbers, workers, tmp_path):
+    """Going on in the second epoch: the same batches, and nothing is decoded for those before."""
+
+    def to_batch(rows):
+        with (tmp_path / "made").open("a", encoding="utf-8") as file:
+            file.write("x")
+        return [row["number"] for row in rows]
+
+    keywords = {"batch_size": 4, "accumulation": 1, "seed": 1, "rank": 0, "world": 1, "workers": workers}
+    whole = stream(numbers, steps=4)
+    every = [rows for number in (1, 2) for (rows,) in train_batches(whole, epoch=number, **keywords)]
+    again = Stream(open_stream(numbers), to_batch, steps=4, buffer=7)
+    assert [rows for (rows,) in train_batches(again, epoch=2, start=1, **keywords)] == every[5:]
+    made = len((tmp_path / "made").read_text(encoding="utf-8"))
+    assert made == 3 if workers == 0 else 3 <= made <= 3 + 2 * workers  # workers read ahead, two batches each
+
+
+def damaged(kind: str, folder: Path) -> str:
+    """Two shards, of which the second is damaged, and what is said of it."""
+    members = [{"txt": f"{number}".encode()} for number in range(40)]
+    source = write_shards(folder, members)
+    last = folder / "train-1.tar"
+    content = last.read_bytes()
+    last.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "cut between members": content[: 10 * 2 * tarfile.BLOCKSIZE],
+            "garbage": b"no tar at all" * 1000,
+            "blank": bytes(10240),
+            "without a byte": b"",
+        }[kind]
+    )
+    return source
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("cut", "train-1.tar: is cut off"),
+        ("cut between members", "train-1.tar: is cut off"),
+        ("garbage", "train-1.tar: cannot be read as a .tar"),
+        ("blank", "train-1.tar: has nothing in it"),
+        ("without a byte", "train-1.tar: cannot be read as a .tar|train-1.tar: has nothing in it"),
+    ],
+)
+def test_a_damaged_shard_is_refused_before_anything_is_trained(kind, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        open_stream(damaged(kind, tmp_path / "shards"))
+
+
+def test_what_turns_out_to_be_damaged_is_told_in_one_line(tmp_path, numbers):
+    for path in sorted(Path(numbers).iterdir()):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    last = tmp_path / "train-3.parquet"
+    last.write_bytes(last.read_bytes()[:-40])
+    with pytest.raises(UserError, match="cannot read on"):
+        epoch(stream(str(tmp_path)), 1)
+    with pytest.raises(UserError, match="cannot read on"):
+        list(first_rows(open_stream(str(tmp_path)), None))
 
 
 def test_what_cannot_be_read_is_told(tmp_path):

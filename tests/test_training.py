@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from common.batches import evaluation_batches, plan_epoch, train_batches
-from common.checkpoints import heal, whole_directory
+from common.checkpoints import heal, load_state, save_state, whole_directory
 from common.errors import Interrupted, UserError
 from common.optimisation import make_schedule
 from common.options import TrainingOptions
@@ -389,7 +389,7 @@ def test_what_a_model_learns_beside_its_answer_is_learned_where_the_batch_knows_
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     source = Points(24, 1)
     source.points[3] = torch.nan
-    with pytest.raises(UserError, match=r"epoch 1, step \d of 3: the training loss is no finite number.*lower"):
+    with pytest.raises(UserError, match=r"epoch 1, step \d of 3: the training loss is no finite number.*no checkpoint"):
         train(tmp_path, train_on=source)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -405,10 +405,89 @@ def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path):
                 batch["inputs"]["points"] = batch["inputs"]["points"] * float("inf")
             return batch
 
-    with pytest.raises(UserError, match="epoch 2, step 2 of 3: .*--learning-rate.*are whole"):
+    with pytest.raises(UserError, match="epoch 2, step 2 of 3: .*--learning-rate.*checkpoints/last is of before"):
         train(tmp_path, train_on=Later(24, 1), checkpoint_minutes=1e-9)
     weights = load_file(whole_directory(tmp_path / "checkpoints" / "last") / "model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in weights.values())
+
+
+class Rushing(Net):
+    """Its weights are beyond all measure from the step on in which its learning rate is: their loss is no number."""
+
+    def forward(self, **inputs):
+        output = super().forward(**inputs)
+        with torch.no_grad():
+            beyond = max(weight.abs().max() for weight in self.parameters()) > 1e6
+        output.logits = output.logits * (torch.inf if beyond else 1.0)
+        return output
+
+
+def test_weights_that_give_no_number_are_not_what_is_kept(tmp_path):
+    """Each step is saved, and it is the update of the second that leads nowhere: the third loss tells."""
+    rate = {"learning_rate": 1e12, "schedule": "constant", "warmup": 0.99, "clip": 0.0, "optimizer": "sgd"}
+    with pytest.raises(UserError, match="epoch 1, step 3 of 3: .*checkpoints/last is of before"):
+        train(tmp_path / "run", Rushing(), epochs=1, checkpoint_minutes=1e-9, **rate)  # the first step's rate is 0
+    weights = load_file(whole_directory(tmp_path / "run" / "checkpoints" / "last") / "model.safetensors")
+    assert all(weight.abs().max() < 1e3 for weight in weights.values())
+    rate["warmup"] = 0.0
+    with pytest.raises(UserError, match="epoch 1, step 2 of 3: .*there is no checkpoint of before"):
+        train(tmp_path / "none", Rushing(), epochs=1, checkpoint_minutes=1e-9, **rate)
+    assert not (tmp_path / "none" / "checkpoints" / "last").exists()
+    with pytest.raises(UserError, match="epoch 1: the validation loss is no finite.*there is no checkpoint of before"):
+        train(tmp_path / "late", Rushing(), train_on=Points(8, 1), epochs=1, checkpoint_minutes=1e-9, **rate)
+    assert not (tmp_path / "late" / "checkpoints" / "last").exists()
+
+
+DAMAGES = {
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "moments of another rule": lambda state: state["optimizer"]["state"][0].pop("exp_avg"),
+    "moments of other weights": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(7)),
+    "an epoch in words": lambda state: state["progress"].update(epoch="many"),
+    "a step beyond the epoch": lambda state: state["progress"].update(step=10**9),
+    "half a step": lambda state: state["progress"].update(step=0.5),
+    "a method's name": lambda state: state["progress"].update(note=3),
+    "a schedule's method": lambda state: state["schedule"].update(step=3),
+    "another schedule": lambda state: state.update(schedule={}),
+    "no random numbers": lambda state: state["processes"][0].pop("random"),
+    "random numbers of another kind": lambda state: state["processes"][0]["random"].update(torch=[1, 2]),
+    "no sums": lambda state: state["processes"][0].pop("total"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_refused_in_one_line(tmp_path, damage):
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(run, Net(dropout=0.3), train_on=Mortal(24, 1, last=4), checkpoint_minutes=1e-9)
+    last = run / "checkpoints" / "last"
+    state = load_state(last)
+    DAMAGES[damage](state)
+    save_state(last, state)
+    model = Net(dropout=0.3)
+    with pytest.raises(UserError, match="last: training state is damaged .*--overwrite") as refused:
+        train(run, model, resume=last)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_resume_is_told_even_one_that_was_killed_at_once(tmp_path):
+    run, options = tmp_path / "run", {"checkpoint_minutes": 1e-9}
+    with pytest.raises(Killed):
+        train(run, Net(dropout=0.3), train_on=Mortal(24, 1, last=4), **options)  # in the second epoch, after a step
+    for _ in range(2):
+        with pytest.raises(Killed):
+            go_on(run, train_on=Mortal(24, 1, last=0), **options)
+    resumed, _ = go_on(run, **options)
+    assert resumed.history[1]["resumed"] == [1, 1, 1] and "resumed" not in resumed.history[2]
+    (run / "resumed.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="resumed.jsonl: is damaged"):
+        go_on(run, **options)
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    """As a scheduler's tasks, each of which would train by itself and write the same run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started, and Accelerate knows of 1: .*configs/accelerate"):
+        make_accelerator(SimpleNamespace(precision="no", tracker="none"))
 
 
 def test_fp16_needs_a_gpu():

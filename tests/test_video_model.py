@@ -402,6 +402,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
             VideoModel.from_pretrained(tmp_path)
 
 
+def test_what_is_left_out_is_named():
+    with pytest.raises(UserError, match="lacks the preprocessing"):
+        build_seeing(preprocessing=None)
+    with pytest.raises(ValueError, match="needs pixels or features"):
+        build_seeing()(lengths=LENGTHS)
+
+
 @pytest.mark.parametrize(
     "name, value", [("head", "transformer"), ("readout", "first"), ("initialisation", "he"), ("frame_order", "random")]
 )

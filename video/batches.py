@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from common.batches import Key
-from common.features import FeatureStore, View
-from video.frames import ClipViews, shuffled
+from common.features import FeatureStore
+from video.frames import ClipView, ClipViews, shuffled
 from video.stored import StoredFeatures
 
 
@@ -70,12 +70,13 @@ class ClipBatches:
 
     def _inputs(self, clips: Sequence[int], views: Sequence[int]) -> dict[str, torch.Tensor]:
         if self.stored is not None:
-            features = [self.stored[self.places[clip]] for clip in clips]
-            return {"features": torch.cat(features), "lengths": torch.tensor([len(clip) for clip in features])}
+            parts = [self.stored[self.places[clip]] for clip in clips]
+            return {"features": torch.cat(parts), "lengths": torch.tensor([len(part) for part in parts])}
         rows = [(self.hashes[clip], view) for clip, view in zip(clips, views, strict=True)]
         if self.store is not None:
             features, lengths = self.store.take_clips(rows)
             return {"features": features, "lengths": lengths}
+        assert self.source is not None  # there are clips, or features of them
         return join_views([self.source.load(self.paths[clip], *row) for clip, row in zip(clips, rows, strict=True)])
 
     def _orders(self, clips: Sequence[int], draws: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
@@ -88,7 +89,7 @@ class ClipBatches:
         )
 
 
-def join_views(views: Sequence[View]) -> dict[str, torch.Tensor]:
+def join_views(views: Sequence[ClipView]) -> dict[str, torch.Tensor]:
     """What `ClipViews.load` gave of several clips, as inputs of the model."""
     firsts = np.cumsum([0] + [len(frames) for frames, _, _ in views[:-1]])
     return {

@@ -20,6 +20,7 @@ from typing import Any
 import datasets
 
 from common import records
+from common.columns import map_columns
 from common.errors import UserError
 from common.photos import broken_text, plain_text
 from common.records import SPLITS, Source, find_sources, to_path
@@ -169,7 +170,7 @@ def read_rows(source: Source, given: Mapping[str, str]) -> Rows:
 
     given: ours → theirs. Raises `UserError` with file and row for a blank path or label and an unknown split.
     """
-    names = _map_columns(source, given)
+    names = map_columns(source.names, given, COLUMNS, source.where, needed=("path", "label"))
     rows: Rows = []
     for numbers, batch in source.batches(list(dict.fromkeys(names.values()))):
         for place, number in enumerate(numbers):
@@ -188,23 +189,6 @@ def read_rows(source: Source, given: Mapping[str, str]) -> Rows:
     if len(ids) < len(rows) or "" in ids:
         rows = [row | {"id": f"{source.stem}-{row['row']}"} for row in rows]
     return rows
-
-
-def _map_columns(source: Source, given: Mapping[str, str]) -> dict[str, str]:
-    """Ours → theirs."""
-    there = ", ".join(name or "(unnamed)" for name in source.names[:20])
-    for ours, theirs in given.items():
-        if ours not in COLUMNS:
-            raise UserError(f"--columns {ours}={theirs}: '{ours}' is no column of ours; these are {', '.join(COLUMNS)}")
-        if theirs not in source.names:
-            raise UserError(f"{source.where}: no column '{theirs}' (--columns {ours}={theirs}); it has: {there}")
-    names = {ours: ours for ours in COLUMNS if ours in source.names} | dict(given)
-    for ours in ("path", "label"):
-        if ours not in names:
-            raise UserError(
-                f"{source.where}: no column '{ours}'; it has: {there}. If one of these is it, add --columns {ours}=NAME"
-            )
-    return names
 
 
 def _text(name: str, value: Any) -> str:

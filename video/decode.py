@@ -13,7 +13,7 @@ threads can deadlock when decoding is left early. FFmpeg's own messages stay sil
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -159,7 +159,7 @@ def read_clip(
     return Clip(frames=frames, places=torch.from_numpy(places), indices=torch.from_numpy(indices), count=count)
 
 
-def iterate_frames(path: str | Path) -> Iterator[np.ndarray]:
+def iterate_frames(path: str | Path) -> Generator[np.ndarray, None, None]:
     """Every frame of a clip in order: (H, W, 3) uint8 RGB, upright, all of the first one's size.
 
     The file is open until the iterator is used up or closed. Raises `UserError`, at the first frame.
@@ -373,13 +373,12 @@ def _skipping(packets: Sequence[av.Packet], stream: VideoStream, shown: set[int]
 
 def _sound(frames: Iterator[VideoFrame], shown: Sequence[int] | None = None) -> Iterator[VideoFrame]:
     """The frames, or those with these times in this order. Raises `_Damaged` for one that is, wanted or not."""
-    wanted = None if shown is None else iter(shown)
-    chosen = set(shown or ())
+    wanted, chosen = iter(shown or ()), set(shown or ())
     try:
         for frame in frames:
             if frame.is_corrupt or (frame.pts in chosen and frame.pts != next(wanted, None)):
                 raise _Damaged
-            if wanted is None or frame.pts in chosen:
+            if shown is None or frame.pts in chosen:
                 yield frame
     except UserError:  # not one decodes
         raise _Damaged from None

@@ -23,13 +23,12 @@ from markupsafe import Markup
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from common.demo import Limits, Tab, answering, upload_name, uploaded
+from common.demo import Limits, Tab, answering, into_sight, named, scored_on, uploaded
 from common.demo_html import bars, block, chart, figure, heading, note, percent, pictures, problem, said
 from common.demo_options import DemoOptions
 from common.errors import UserError
 from common.pretrained import find_checkpoint
 from common.runs import read_run
-from common.study_values import read_measured
 from video.clips import find_clips
 from video.decode import count_frames
 from video.demo_curve import draw_classes
@@ -44,17 +43,17 @@ _EXAMPLES = 6
 _SEED = 59  # of the embedded example clips: not those that are trained on, and all bright enough to be seen
 
 PHRASES = {
-    "title": {"vi": "Đoạn phim", "en": "Clip"},
-    "clip": {"vi": "Đoạn phim (mp4, mov, avi, webm, …)", "en": "Clip (mp4, mov, avi, webm, …)"},
+    "title": {"vi": "Video", "en": "Clip"},
+    "clip": {"vi": "Video (mp4, mov, avi, webm, …)", "en": "Clip (mp4, mov, avi, webm, …)"},
     "classify": {"vi": "Phân loại", "en": "Classify"},
-    "examples": {"vi": "Đoạn phim ví dụ", "en": "Example clips"},
+    "examples": {"vi": "Video ví dụ", "en": "Example clips"},
     "empty": {"vi": "Kết quả sẽ hiện ở đây.", "en": "The result will be here."},
     "class": {"vi": "Lớp", "en": "Class"},
     "time": {"vi": "Lớp theo thời gian", "en": "The class over time"},
     "after": {"vi": "số khung hình đã xem", "en": "frames seen so far"},
     "probability": {"vi": "xác suất", "en": "probability"},
     "prefix": {
-        "vi": "Mỗi điểm: câu trả lời nếu đoạn phim dừng ở đó; điểm cuối là câu trả lời cho cả đoạn.",
+        "vi": "Mỗi điểm: câu trả lời nếu video dừng ở đó; điểm cuối là câu trả lời cho cả video.",
         "en": "Each point: the answer if the clip ended there; the last one is the answer to the whole clip.",
     },
     "shuffled": {
@@ -77,14 +76,14 @@ PHRASES = {
         "vi": "Mô hình biết {} lớp; nó luôn chọn một lớp, kể cả khi không lớp nào đúng.",
         "en": "The model knows {} classes; it always chooses one, even where none is right.",
     },
-    "measured": {"vi": "Độ chính xác trên {}: {} ({} đoạn phim).", "en": "Accuracy on {}: {} ({} clips)."},
-    "no_clip": {"vi": "Chưa có đoạn phim: hãy chọn một đoạn.", "en": "There is no clip yet: choose one."},
+    "measured": {"vi": "Độ chính xác trên {}: {} ({} video).", "en": "Accuracy on {}: {} ({} clips)."},
+    "no_clip": {"vi": "Chưa có video: hãy chọn một video.", "en": "There is no clip yet: choose one."},
     "long": {
-        "vi": "Đoạn phim quá dài: {} khung hình, nhiều nhất {}. Hãy cắt ngắn rồi thử lại.",
+        "vi": "Video quá dài: {} khung hình, nhiều nhất {}. Hãy cắt ngắn rồi thử lại.",
         "en": "The clip is too long: {} frames, at most {}. Cut it and try again.",
     },
     "bad": {
-        "vi": "Tệp này không đọc được như một đoạn phim. Hãy dùng mp4, mov, avi hoặc webm.",
+        "vi": "Tệp này không đọc được như một video. Hãy dùng mp4, mov, avi hoặc webm.",
         "en": "This file cannot be read as a clip. Use mp4, mov, avi or webm.",
     },
 }
@@ -114,10 +113,7 @@ class Watcher:
         self.classifier = Classifier.from_pretrained(find_checkpoint(run, None, task="video"))
         if self.classifier.source is None:
             raise UserError(f"--video {run}: was trained on features that someone computed before; it reads no clips")
-        self.measured = None
-        if (Path(run) / "metrics.json").is_file():
-            found = read_measured(Path(run))
-            self.measured = (found.split, found.figures["accuracy"], int(found.figures["n"]))
+        self.measured = scored_on(Path(run))
         self._one = threading.Lock()
 
     def __call__(self, path: Path) -> Watched:
@@ -127,8 +123,9 @@ class Watcher:
 
     @torch.inference_mode()
     def _watch(self, path: Path) -> Watched:
-        model = self.classifier.model
-        inputs = load_clip(self.classifier.source, model.config.frame_order, path)
+        model, source = self.classifier.model, self.classifier.source
+        assert source is not None  # a run of stored features, which reads no clips, is not opened
+        inputs = load_clip(source, model.config.frame_order, path)
         probabilities, output = self.classifier.ask(inputs)
         frames = inputs["pixels"][inputs["places"]]
         seen = over_time = None
@@ -164,7 +161,8 @@ class Watcher:
 def answer(watcher: Watcher, payload: Any, language: str, limits: Limits) -> str:
     """What the page says to an uploaded file, whatever it is: classes, or what is wrong."""
     phrases = said(PHRASES, language)
-    path = uploaded(payload[0] if isinstance(payload, list) and payload else payload)
+    payload = payload[0] if isinstance(payload, list) and payload else payload
+    path = uploaded(payload)
     if path is None:
         return problem(phrases["no_clip"])
     try:
@@ -173,7 +171,7 @@ def answer(watcher: Watcher, payload: Any, language: str, limits: Limits) -> str
             return problem(phrases["long"].format(count, limits.most_frames))
         watched = watcher(path)
     except UserError as error:
-        return problem(phrases["bad"], str(error).replace(str(path), upload_name(payload) or path.name))
+        return problem(phrases["bad"], named(error, path, payload))
     return shown(watcher, watched, language)
 
 
@@ -184,7 +182,7 @@ def shown(watcher: Watcher, watched: Watched, language: str) -> str:
     parts = [heading(phrases["class"]), Markup('<p class="first">{}</p>').format(watched.best[0]["class"])]
     parts += [bars([(row["class"], row["probability"]) for row in watched.best], language)]
     parts += [heading(phrases["time"])]
-    if watched.over_time is None:
+    if watched.over_time is None or watched.seen is None:
         parts += [note(phrases["shuffled"])]
     else:
         drawn = draw_classes(
@@ -225,7 +223,7 @@ def example_clips(options: DemoOptions, folder: Path) -> list[Path]:
     """Clips copied into `folder`, from which the browser may name them: of `--clips`, evenly spread; of a run that was
     trained on the embedded clips, others of these. Raises `UserError` for a folder without clips."""
     if options.clips is None:
-        return _motions(folder) if _trained_on_motions(options.video) else []
+        return _motions(folder) if options.video and _trained_on_motions(options.video) else []
     source = Path(options.clips)
     if not source.is_dir():
         raise UserError(f"--clips {source}: no such folder")
@@ -291,4 +289,6 @@ def _build(watcher: Watcher, clips: Sequence[Path], language: str, limits: Limit
     def said_to(payload: Any) -> str:
         return answer(watcher, payload, language, limits)
 
-    button.click(said_to, inputs=[clip], outputs=found, preprocess=False, api_visibility="private")
+    button.click(said_to, inputs=[clip], outputs=found, preprocess=False, api_visibility="private").then(
+        None, js=into_sight("#class"), api_visibility="private"
+    )

@@ -34,7 +34,7 @@ def draw_classes(seen: Sequence[int], said: np.ndarray, classes: Sequence[str], 
             seen, said[:, place], dashes, color=color, marker=marker, linewidth=2, label=fit_text(classes[place], 1.6)
         )
     axis.set(ylim=(-0.02, 1.02), xlabel=across, ylabel=up)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # an AutoLocator
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     data = io.BytesIO()

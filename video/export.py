@@ -19,6 +19,7 @@ from common.export_card import About, Left
 from common.export_onnx import Inputs, OnnxModel
 from common.export_photos import OPEN, spread
 from common.images import normalise
+from common.pretrained import needed
 from common.recurrent import KINDS, time_mask
 from common.runs import cache_directory
 from video.model import VideoConfig, VideoModel
@@ -70,6 +71,7 @@ def _limits(config: VideoConfig) -> list[str]:
     if config.encoder is None:
         said.append("It takes features of frames, not clips: they must be made as those of its training data were.")
     else:
+        assert config.sampling is not None  # `Classifier` would have refused it
         sampling = Sampling(**config.sampling)
         said.append(f"It sees {sampling.frames} frames of a clip ({sampling.kind}) and nothing between them.")
     if config.frame_order == "shuffled":
@@ -93,13 +95,13 @@ class PaddedVideo(nn.Module):
         if pixels is not None:
             frames = model.encoder(normalise(pixels.flatten(0, 1), model._preprocessing))
             features = model._pooled(frames).unflatten(0, (pixels.shape[0], pixels.shape[1]))
-        features = features.to(model.classifier.weight.dtype)
+        features = needed(features, "pixels or features").to(model.classifier.weight.dtype)
         if model.config.difference:
             before = torch.cat([features[:, :1], features[:, :-1]], dim=1)
             features = torch.cat([features, features - before], dim=-1)
         features = model.project(model.input_dropout(model.norm(features)))
         mask = time_mask(lengths, features.shape[1])
-        output = model.classify(features.masked_fill(~mask.unsqueeze(-1), 0.0), lengths, mask)
+        output: Any = model.classify(features.masked_fill(~mask.unsqueeze(-1), 0.0), lengths, mask)
         return (output.logits,) if output.attention is None else (output.logits, output.attention)
 
 
@@ -123,6 +125,7 @@ def _onnx(model: VideoModel, left: Left) -> Onnx:
     if "attention" in outputs:
         description["outputs"]["attention"] = "(clips, frames) float32, what each frame counts; sums to 1"
     if fed == "pixels":
+        assert config.preprocessing is not None  # it has an encoder
         description["frames"] = {
             "sampling": config.sampling,
             "size": config.preprocessing["size"],
@@ -167,9 +170,12 @@ def _clips(model: VideoModel, left: Left) -> tuple[list[torch.Tensor], str]:
         rows = data.splits["validation"]
         places = spread(len(rows), _CLIPS)
         if config.encoder is None:
+            if stored is None:
+                raise UserError(f"{left.path / 'config.yaml'}: names no features, which the model was trained on")
             clips, said = [stored[rows[place]["place"]] for place in places], "stored features of validation"
         else:
             source = Classifier(model=model).source
+            assert source is not None  # it has an encoder
             read = [load_clip(source, "kept", rows[place]["path"]) for place in places]
             clips, said = [clip["pixels"][clip["places"]] for clip in read], "clips of validation"
     except UserError:
@@ -177,6 +183,7 @@ def _clips(model: VideoModel, left: Left) -> tuple[list[torch.Tensor], str]:
         if config.encoder is None:
             clips = [torch.randn(frames, config.features, generator=noise) for _ in range(_CLIPS)]
         else:
+            assert config.preprocessing is not None  # it has an encoder
             shape = (frames, 3, config.preprocessing["size"], config.preprocessing["size"])
             clips = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise) for _ in range(_CLIPS)]
         said = "noise, as the run's clips were not here"
@@ -192,6 +199,7 @@ def _lines(config: VideoConfig, fed: str) -> list[str]:
     imports = ["import json", "import numpy as np", "import onnxruntime"]
     if fed == "features":
         return [*imports, "", *OPEN, 'features = np.load("features.npy")  # (frames, numbers) float32', *run]
+    assert config.preprocessing is not None and config.sampling is not None  # it has an encoder
     size = config.preprocessing["size"]
     return [
         "import av",

@@ -3,13 +3,9 @@
 Belongs here: declarations only, nothing that imports torch.
 """
 
-from typing import Annotated
-
-from pydantic import Field
-
 from common.config import flag, options
 from common.errors import UserError
-from common.options import Count, DataOptions, EncoderOptions
+from common.options import Count, DataOptions, EncoderOptions, Seed
 from video.options import ClipSourceOptions, FrameOptions
 
 # Options of the groups below that do not change the features of a plain clip, and their defaults.
@@ -24,7 +20,7 @@ _OF_TRAINING = {
 
 
 @options
-class ExtractOptions(FrameOptions, EncoderOptions, ClipSourceOptions, DataOptions):
+class ExtractOptions(FrameOptions, EncoderOptions, ClipSourceOptions, DataOptions):  # type: ignore[misc]  # augment
     """Write what a frozen encoder makes of every clip of a source as one file, to be shared and trained on without
     the clips.
 
@@ -47,7 +43,7 @@ class ExtractOptions(FrameOptions, EncoderOptions, ClipSourceOptions, DataOption
     """use only these classes; default all"""
     pool: Count = 4
     """the encoder's grid is averaged to so many cells a side (1: one vector a frame)"""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """seed of the weights of an encoder that has none: train_video.py --seed draws the same ones"""
 
     def __post_init__(self) -> None:

@@ -6,18 +6,20 @@ Belongs here: from a clip's file and a view number to uint8 squares. Does not be
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from common.features import View
 from common.images import Preprocessing
 from video.augment import augment_clip
 from video.decode import read_clip
 from video.options import FrameOptions
 from video.pixels import PIXELS
 from video.sampling import Sampling
+
+ClipView = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""A `common.features.View` of a clip, which says in any case which frames stand where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class ClipViews:
     sampling: Sampling
     preprocessing: Preprocessing
     augmentation: Sequence[str] = ()
-    per: str = "clip"
+    per: Literal["clip", "frame"] = "clip"
     unit: str = "clip"
 
     @property
@@ -44,7 +46,7 @@ class ClipViews:
         per = self.per if self.augmentation else "clip"  # of nothing that is varied
         return about | {"augmentation": list(self.augmentation), "per": per, "pixels": PIXELS}
 
-    def load(self, path: str, digest: str, view: int) -> View:
+    def load(self, path: str, digest: str, view: int) -> ClipView:
         """→ different frames `(U, 3, S, S)` uint8, the valid part (all), and which of them stand where, `(T,)`."""
         seed = (int(digest[:15], 16), view)
         clip = read_clip(

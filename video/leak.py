@@ -46,6 +46,7 @@ class LeakRun:
 
     @property
     def path(self) -> Path:
+        assert self.options.output is not None  # `_planned` names it
         return Path(self.options.output)
 
     @property
@@ -69,7 +70,7 @@ def show_leak(options: ShowLeakOptions) -> dict[str, Any]:
             "show_leak.py trains in one process: start it with python; runs of train_video.py with the same options, "
             "with and without --random-split, are taken over where they lie in --output as group-seed0, random-seed0, …"
         )
-    source = options.data or options.features
+    source = _source(options)
     output = Path(options.output or Path("runs") / f"leak-{Path(source).resolve().stem}")
     runs = [_planned(options, output, split, seed) for seed in options.seeds for split in SPLITS]
     todo = [run for run in runs if options.overwrite or not run.finished]
@@ -92,6 +93,12 @@ def show_leak(options: ShowLeakOptions) -> dict[str, Any]:
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def _source(options: ShowLeakOptions) -> str:
+    source = options.data or options.features
+    assert source is not None  # or its options had been refused
+    return source
 
 
 def _planned(options: ShowLeakOptions, output: Path, split: str, seed: int) -> LeakRun:
@@ -153,7 +160,7 @@ def _measure(options: ShowLeakOptions, runs: Sequence[LeakRun], output: Path) ->
         split: {name: _over_seeds(measured, split, name, options.seeds) for name in (*_SHOWN, "leaked")}
         for split in SPLITS
     }
-    gap = {}
+    gap: dict[str, dict[str, Any]] = {}
     for name in _SHOWN:
         group, random = (splits[split][name]["by_seed"] for split in SPLITS)
         values = {seed: random[seed] - group[seed] for seed in group}
@@ -161,7 +168,7 @@ def _measure(options: ShowLeakOptions, runs: Sequence[LeakRun], output: Path) ->
         gap[name] = {"mean": mean, "std": deviation, "by_seed": values}
     (count,) = counts
     return {
-        "title": f"What the leak is worth: {Path(options.data or options.features).resolve().name}",
+        "title": f"What the leak is worth: {Path(_source(options)).resolve().name}",
         "command": typed_command(),
         "seeds": list(options.seeds),
         "split_seed": options.split_seed,
@@ -174,7 +181,7 @@ def _measure(options: ShowLeakOptions, runs: Sequence[LeakRun], output: Path) ->
     }
 
 
-def _figures(run: LeakRun) -> dict[str, float]:
+def _figures(run: LeakRun) -> dict[str, Any]:
     """A run's figures of test, and `leaked`: how many of the test clips are of a group that it was trained on."""
     figures = read_measured(run.path).figures
     table = run.path / "predictions-test.csv"

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from common.encoders import encoder_from_config
 from common.errors import UserError
 from common.images import Preprocessing, normalise
-from common.pretrained import load_whole
+from common.pretrained import load_whole, needed
 from common.recurrent import KINDS, Recurrent, keras_initialise, time_mask
 
 HEADS = (*KINDS, "mean", "max", "last")
@@ -92,12 +92,15 @@ class VideoModel(PreTrainedModel):
     """
 
     config_class = VideoConfig
+    config: VideoConfig
     main_input_name = "features"
 
     def __init__(self, config: VideoConfig) -> None:
         super().__init__(config)
         size = config.features
         if config.encoder is not None:
+            if config.preprocessing is None:
+                raise UserError("the configuration lacks the preprocessing of its encoder's frames")
             with torch.random.fork_rng(devices=[]):  # the head starts alike with clips and with features of them
                 self.encoder = encoder_from_config(config.encoder)
             self._preprocessing = Preprocessing(**config.preprocessing)
@@ -163,7 +166,7 @@ class VideoModel(PreTrainedModel):
         `places (F,)` (default: all in order) says which frame stands where. `order (F,)`: the frames in another order.
         """
         if features is None:
-            features = self.encode(pixels)
+            features = self.encode(needed(pixels, "pixels or features"))
             features = features if places is None else features[places]
         elif features.ndim == 3:
             features = features[time_mask(lengths, features.shape[1])]

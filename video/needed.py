@@ -66,8 +66,8 @@ def shown_times(packets: Sequence[av.Packet]) -> list[int] | None:
     None where that can't be told: times are missing or twice, a packet is not to be shown, or the first frame is not
     the first stored one, whose neighbours then may not decode.
     """
-    times = [packet.pts for packet in packets]
-    known = None not in times and len(set(times)) == len(times) and not any(packet.is_discard for packet in packets)
+    times = [packet.pts for packet in packets if packet.pts is not None]
+    known = len(set(times)) == len(packets) and not any(packet.is_discard for packet in packets)
     if not known or not packets[0].is_keyframe or times[0] != min(times):
         return None
     return sorted(times)

@@ -8,18 +8,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.columns import check_columns
 from common.config import flag, options
 from common.errors import UserError
 from common.options import (
     Count,
     DataOptions,
     EncoderOptions,
+    Epochs,
     ExampleOptions,
     Fraction,
+    Many,
     RunOptions,
     ScoreOptions,
     StreamOptions,
     TrainingOptions,
+    Workers,
 )
 
 
@@ -43,9 +47,7 @@ class ClipSourceOptions:
     """a missing or unreadable clip stops the run, or is left out and counted"""
 
     def __post_init__(self) -> None:
-        for pair in self.columns:
-            if pair.count("=") != 1 or not all(pair.split("=")):
-                raise UserError(f"--columns {pair!r}: write OURS=THEIRS, for example path=video_name")
+        check_columns(self.columns, "path=video_name")
         if self.index is not None and self.features is None:
             raise UserError("--index is the table of --features: give both")
         if self.lists is not None and self.split_list is None:
@@ -84,7 +86,7 @@ class FrameOptions:
     """what training views of a clip vary; blur and erase as in report R0"""
     augment_per: Literal["clip", "frame"] = "clip"
     """blur, erase and color: the same for a whole clip, or drawn for each frame (report R0)"""
-    copies: Annotated[int, Field(ge=0)] = 0
+    copies: Many = 0
     """each training clip is there so many times more, augmented (report R0: 1), besides its plain self"""
 
     def __post_init__(self) -> None:
@@ -110,7 +112,7 @@ class VideoModelOptions:
     """of its states: the last valid one, their mean, their maximum, or temporal attention over them"""
     pool: Count = 4
     """the encoder's grid is averaged to so many cells a side before the net sees it (1: one vector a frame)"""
-    projection: Annotated[int, Field(ge=0)] = 0
+    projection: Many = 0
     """a linear layer on each frame first, to this size; 0: none"""
     difference: bool = False
     """beside each frame's features, what they differ by from those of the frame before"""
@@ -133,7 +135,7 @@ class VideoModelOptions:
 
 
 @options
-class TrainVideoOptions(
+class TrainVideoOptions(  # type: ignore[misc]  # of clips, other things vary than of photos: FrameOptions.augment
     VideoModelOptions,
     FrameOptions,
     EncoderOptions,
@@ -158,11 +160,11 @@ class TrainVideoOptions(
 
     classes: tuple[str, ...] = ()
     """use only these classes, in this order; default all"""
-    folds: Annotated[int, Field(ge=0)] = 0
+    folds: Many = 0
     """cross-validation: validation is one of so many parts of train, whole groups; 0: --validation-fraction of it"""
-    fold: Annotated[int, Field(ge=0)] | None = None
+    fold: Many | None = None
     """which of the --folds, from 0; default the --seed, counted round and round, so that seeds 0, 1, … take turns"""
-    epochs: Count = 12
+    epochs: Epochs = 12
     """passes over the training split"""
     random_split: bool = False
     """mix the clips of train and test, whatever their group: shows what a leak is worth (scripts/show_leak.py)"""
@@ -171,7 +173,7 @@ class TrainVideoOptions(
     at random (report R1: 0.2, 0.2); default: train and test keep their sizes, validation its clips"""
     swap_splits: bool = False
     """train on what is called test and test on what is called train (what report R2 may have done)"""
-    timed: Annotated[int, Field(ge=0)] = 0
+    timed: Many = 0
     """time the trained model on so many clips, decoded beforehand: seconds for 32 (report R0's batch); 0: don't"""
 
     def __post_init__(self) -> None:
@@ -195,8 +197,8 @@ class TrainVideoOptions(
             if self.augment or self.views > 1 or self.copies:
                 raise UserError("--features have no frames that vary: leave --augment, --views and --copies out")
             # What is of clips is not used: saved with the run, it would look as if it had been.
-            for base in (EncoderOptions, FrameOptions):
-                for field in dataclasses.fields(base):
+            for group in (EncoderOptions, FrameOptions):
+                for field in dataclasses.fields(group):
                     if field.name != "frame_order":
                         setattr(self, field.name, field.default)
             self.train_encoder, self.pool, self.timed = "none", 1, 0
@@ -275,5 +277,5 @@ class PredictVideoOptions:
     """replace --output"""
     on_bad_clip: Literal["fail", "skip"] = "fail"
     """of a folder, a clip that cannot be read stops everything, or is left out and counted"""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Workers = 0
     """processes that decode beside the model"""

@@ -35,9 +35,9 @@ class VideoPipeline:
         """A clip (path or bytes of its file; features `(T, D)` for a model of these) → `[{"label": …, "score": …}, …]`,
         best first; a list of clips → a list of such lists. A clip at a time: its frames are a batch already. Raises
         `UserError` for a clip that cannot be read."""
-        single = isinstance(clips, str | Path | bytes | torch.Tensor)
-        found = [self._one(clip, top_k) for clip in ([clips] if single else clips)]
-        return found[0] if single else found
+        if isinstance(clips, ClipLike):
+            return self._one(clips, top_k)
+        return [self._one(clip, top_k) for clip in clips]
 
     def _one(self, clip: ClipLike, top_k: int | None) -> list[dict[str, Any]]:
         if isinstance(clip, bytes):

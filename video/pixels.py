@@ -4,6 +4,7 @@ Belongs here: pixels, through libswscale. Files, packets and decoding are `video
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.error import FFmpegError
@@ -91,8 +92,10 @@ class _Cutter:
     def cut(self, frame: VideoFrame) -> VideoFrame:
         for (target, part), source in zip(self._parts, frame.planes, strict=True):
             target[:] = _samples(source)[part]
-        self.square.colorspace, self.square.color_range = frame.colorspace, frame.color_range
-        return self.square
+        square = self.square
+        assert square is not None  # the caller has looked
+        square.colorspace, square.color_range = frame.colorspace, frame.color_range
+        return square
 
 
 def _kind(frame: VideoFrame) -> tuple[int, int, str]:
@@ -101,7 +104,8 @@ def _kind(frame: VideoFrame) -> tuple[int, int, str]:
 
 def _samples(plane: VideoPlane) -> np.ndarray:
     """A plane of one byte a sample, `(height, width)` uint8, not copied."""
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    samples: np.ndarray = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's planes are buffers
+    return samples.reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
 def _centre(image: np.ndarray, side: int) -> np.ndarray:
@@ -116,7 +120,7 @@ def upright(planes: list[np.ndarray], frame: VideoFrame) -> list[np.ndarray]:
     angles between the quarters are taken for the nearest. `VideoFrame.rotation` alone can't tell a mirrored clip.
     """
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV knows no name for some other data beside this frame
         return [np.rot90(plane, round(frame.rotation / 90)) for plane in planes]  # both counter-clockwise
     if matrix is None:

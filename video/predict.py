@@ -46,7 +46,8 @@ class Classifier:
             _ = cls(model=model).source
         except (TypeError, UserError) as error:  # an option that there is not, or a value out of range
             raise UserError(f"checkpoint {directory}: its config reads no clips ({reason(error)})") from None
-        return cls(model=model.to("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # transformers wraps `to`
+        return cls(model=model)
 
     @property
     def source(self) -> ClipViews | None:
@@ -54,6 +55,8 @@ class Classifier:
         config = self.model.config
         if config.encoder is None:
             return None
+        if config.sampling is None or config.preprocessing is None:
+            raise UserError("its sampling or its preprocessing is missing")
         return ClipViews(sampling=Sampling(**config.sampling), preprocessing=Preprocessing(**config.preprocessing))
 
     @torch.inference_mode()

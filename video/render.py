@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import matplotlib
@@ -100,7 +100,7 @@ def _encode(file: BinaryIO, images: Iterator[np.ndarray], rate: Fraction) -> Non
     """RGB images (H, W, 3) uint8, one size for all, as an MP4 file."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=rate, options=CODECS[codec])
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=rate, options=CODECS[codec]))
         stream.pix_fmt = "yuv420p"  # what every player takes
         for number, image in enumerate(images):
             image = _even(image)

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
+from common.columns import columns_from
 from common.config import build
 from common.errors import UserError
 from common.features import FeatureStore, cached_features
@@ -46,7 +47,7 @@ def load_source(options: TrainVideoOptions, cache: Path) -> tuple[VideoData, Sto
     """The splits that these options name, checked; without --data and --features those of the embedded set."""
     shared: dict[str, Any] = {
         "classes": options.classes,
-        "columns": _columns(options),
+        "columns": columns_from(options.columns),
         "validation_fraction": options.validation_fraction,
         "test_fraction": options.test_fraction,
         "split_seed": options.split_seed,
@@ -65,8 +66,8 @@ def load_source(options: TrainVideoOptions, cache: Path) -> tuple[VideoData, Sto
         from video.motions import embedded_motions
 
         source = str(embedded_motions(cache))
-    places = {"clips": options.clips, "split_list": options.split_list, "lists": options.lists}
-    return load_video(source, **places, on_bad_clip=options.on_bad_clip, cache_directory=cache, **shared), None
+    shared |= {"clips": options.clips, "split_list": options.split_list, "lists": options.lists}
+    return load_video(source, on_bad_clip=options.on_bad_clip, cache_directory=cache, **shared), None
 
 
 def scored_batches(
@@ -80,7 +81,7 @@ def scored_batches(
 ) -> list[ClipBatches]:
     """The clips of each of these splits, plain."""
     store = None if source is None else clip_features(model, splits, source, cache, options, accelerator)
-    places = {"source": source, "store": store, "stored": stored, "order": model.config.frame_order}
+    places: dict[str, Any] = {"source": source, "store": store, "stored": stored, "order": model.config.frame_order}
     return [ClipBatches(rows, model.config.classes, **places) for rows in splits]
 
 
@@ -222,9 +223,9 @@ def _load(
     if options.data is None and options.features is None:
         data, stored = load_source(trained, cache)
         return data.splits[options.split], stored, options.split, [note for note in data.notes if "LEAK" in note]
-    source = options.data or options.features
+    source = options.data or options.features or ""
     key = options.split if Path(source).is_dir() else Path(source).stem
-    columns = _columns(options) or _columns(trained)
+    columns = columns_from(options.columns) or columns_from(trained.columns)
     if options.features is not None:
         rows, stored, notes = load_stored_clips(
             options.features, options.index, split=options.split, classes=classes, columns=columns
@@ -242,7 +243,3 @@ def _load(
         cache_directory=cache,
     )
     return rows, None, key, notes
-
-
-def _columns(options: Any) -> dict[str, str]:
-    return dict(pair.split("=") for pair in options.columns)

@@ -101,7 +101,7 @@ class StoredFeatures:
 
     def digest(self, place: int) -> str:
         """SHA-256, in hex, of a clip's features as they are stored."""
-        return hashlib.sha256(self._read(place)[0].contiguous().view(torch.uint8).numpy()).hexdigest()
+        return hashlib.sha256(self._read(place)[0].contiguous().view(torch.uint8).numpy()).hexdigest()  # type: ignore[arg-type]
 
     def _read(self, place: int) -> tuple[torch.Tensor, _Part]:
         number = int(torch.searchsorted(self._ends, place, right=True))

@@ -16,10 +16,11 @@ from typing import Any
 import datasets
 import torch
 
+from common.columns import columns_from
 from common.errors import UserError
 from common.photos import plain_text
 from common.records import to_path
-from common.streams import Row, Stream, name_of, open_stream, plain_row
+from common.streams import Row, Stream, name_of, open_stream, plain_row, refuse_held
 from video.batches import join_views
 from video.clips import ClipFolder
 from video.data import load_clips
@@ -35,6 +36,7 @@ NOT_INDEXED: dict[str, list[str]] = {"groups": [], "clips": [], "rows": []}
 def load_streamed(options: TrainVideoOptions, cache: Path) -> VideoData:
     """Validation and test, indexed and checked as ever; the classes are --classes, else validation's labels."""
     splits: dict[str, datasets.Dataset] = {}
+    assert options.data is not None  # which --streaming needs
     classes, notes = list(options.classes), []
     for name in ("validation", *["test"] * options.test):
         splits[name], more = load_clips(
@@ -43,7 +45,7 @@ def load_streamed(options: TrainVideoOptions, cache: Path) -> VideoData:
             split=name,
             classes=classes,
             on_bad_clip=options.on_bad_clip,
-            columns=dict(pair.split("=") for pair in options.columns),
+            columns=columns_from(options.columns),
             cache_directory=cache,
         )
         if not classes:  # of which load_clips then knew none, and said so
@@ -61,8 +63,10 @@ def clip_stream(options: TrainVideoOptions, source: ClipViews, data: VideoData) 
     if not options.allow_leaky_split:
         for what, column in (("clip", "hash"), ("group", "group")):
             held[what] = {key for rows in data.splits.values() for key in rows[column][:]}
-    root = to_path(options.clips or options.data)
-    columns = dict(pair.split("=") for pair in options.columns)
+    folder = options.clips or options.data
+    assert options.streaming is not None and options.stream_steps is not None and folder is not None  # as it needs
+    root = to_path(folder)
+    columns = columns_from(options.columns)
     to_batch = _ToBatch(source, data.classes, columns, root if root.is_dir() else root.parent, held)
     return Stream(open_stream(options.streaming), to_batch, steps=options.stream_steps, buffer=options.shuffle_buffer)
 
@@ -83,7 +87,7 @@ class _ToBatch:
         self.folder = ClipFolder(root)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        plain = [plain_row(row) | {"__key__": row.get("__key__")} for row in rows]
+        plain = [plain_row(row) for row in rows]
         labels = torch.tensor([self._label(row) for row in plain])
         inputs = join_views([self._view(row) for row in plain])
         return {"inputs": inputs, "labels": labels, "index": torch.arange(len(rows))}
@@ -97,14 +101,15 @@ class _ToBatch:
         if place is None:
             shown = ", ".join(self.classes[:12])
             raise UserError(f"{name_of(row)}: label {label!r} is none of the classes ({shown}); see --classes")
-        self._refuse("group", plain_text(row.get(self.columns.get("group", "group"))), row)
+        refuse_held(self.held, "group", plain_text(row.get(self.columns.get("group", "group"))), row)
         return place
 
     def _view(self, row: Row) -> Any:
         given = (self.columns["path"],) if "path" in self.columns else _CLIPS
         name = next((name for name in given if row.get(name)), None)
         if name is None:
-            raise UserError(f"{name_of(row)}: holds no clip, only {', '.join(row)}")
+            there = ", ".join(name for name in row if not name.startswith("__"))
+            raise UserError(f"{name_of(row)}: holds no clip, only {there}")
         value = row[name]
         if isinstance(value, Mapping):  # `datasets.Video`
             value = value.get("bytes") or value.get("path")
@@ -124,11 +129,5 @@ class _ToBatch:
             digest = sha256(Path(path).read_bytes()).hexdigest()
         except OSError:
             raise UserError(f"{path}: no such clip") from None
-        self._refuse("clip", digest, row)
+        refuse_held(self.held, "clip", digest, row)
         return self.source.load(path, digest, 0)
-
-    def _refuse(self, what: str, key: str, row: Row) -> None:
-        if key and key in self.held.get(what, ()):
-            raise UserError(
-                f"{name_of(row)}: its {what} is in validation or test, too; remove it there, or add --allow-leaky-split"
-            )

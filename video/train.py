@@ -10,15 +10,16 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
 from common.batches import check_shares
 from common.errors import UserError
 from common.recurrent import keras_parameters
 from common.runs import cache_directory, main_first
+from common.streams import Stream
 from common.terminal import script
 from common.training import Scores
 from common.training_runs import (
+    Batches,
     Parts,
     encoder_note,
     make_encoder,
@@ -66,11 +67,12 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     set_seed(options.seed)
     encoder = None if stored is not None else make_encoder(options)
     sampling = sampling_of(options)
-    about = {}
+    about: dict[str, Any]
     if encoder is not None:
         preprocessing = preprocessing_of(options, encoder.preprocessing)
         about = {"encoder": encoder.config, "preprocessing": vars(preprocessing), "sampling": asdict(sampling)}
     else:
+        assert stored is not None  # clips for an encoder, or features
         about = {"features": stored.size, "pool": 1}
     names = {field.name for field in fields(TrainVideoOptions)} & set(VideoConfig().to_dict())
     names -= {"encoder", "features", "sampling", "classes", *about}
@@ -88,11 +90,13 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         varied = replace(source, augmentation=tuple(options.augment), per=options.augment_per)
         if rows is not None and (kept > 1 or not differ):  # else each epoch makes views of its own
             store = clip_features(model, [rows], varied, cache, options, accelerator, views=kept)
-    names = scored_splits(options)
-    splits = [data.splits[name] for name in names]
+    there = scored_splits(options)
+    splits = [data.splits[name] for name in there]
     plain = scored_batches(model, splits, source, stored, cache, options, accelerator)
-    scored = dict(zip(names, plain, strict=True))
+    scored = dict(zip(there, plain, strict=True))
+    train_batches: ClipBatches | Stream
     if rows is None:
+        assert source is not None  # --features and --streaming exclude each other
         train_batches = clip_stream(options, source, data)
     else:
         train_batches = ClipBatches(
@@ -108,7 +112,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
         )
         world = accelerator.num_processes
         check_shares(len(train_batches), options.batch_size, world=world, accumulation=options.accumulation)
-    batches = {"train": train_batches, "validation": scored["validation"]}
+    batches: Batches = {"train": train_batches, "validation": scored["validation"]}
     seen = set(data.splits["validation"]["label"][:])
     if not seen & set(data.classes):
         raise UserError(
@@ -116,7 +120,7 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
             f"{len(data.classes)} learned from train ({', '.join(data.classes[:5])}); check the labels"
         )
 
-    def save(model: nn.Module, directory: Path) -> None:
+    def save(model: Any, directory: Path) -> None:
         model.save_pretrained(directory)
 
     def draw(said, run: Path, split: str) -> None:
@@ -127,21 +131,23 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
     def examples(said, out: Path, split: str) -> None:
         from video.pictures import draw_examples
 
+        assert source is not None  # or there are no examples
         draw_examples(model, scored[split], source, said, out, split, count=options.examples)
 
     def report(split: str, scores: Scores) -> dict[str, Any]:
         figures = report_scores(scores, scored[split].rows)
         if options.timed and split == ("test" if options.test else "validation"):
+            assert source is not None  # of --features nothing is timed
             figures["seconds_per_32"] = seconds_per_32(model, source, scored[split].rows, options.timed, accelerator)
         return figures
 
     keras = keras_parameters(model.head)
-    notes = [*data.notes, classes_note(data.classes, {name: data.splits[name]["label"][:] for name in names})]
+    notes = [*data.notes, classes_note(data.classes, {name: data.splits[name]["label"][:] for name in there})]
     notes += [f"head: {_head_note(options)}; {keras:,} parameters by Keras's count"]
     notes += (
         [_frames_note(options, sampling), encoder_note(options, encoder)]
         if encoder is not None
-        else [f"features: {options.features}, {stored.size} numbers a frame"]
+        else [f"features: {options.features}, {config.features} numbers a frame"]
     )
     return Parts(
         title="video classification",
@@ -165,7 +171,8 @@ def prepare(options: TrainVideoOptions, accelerator: Accelerator) -> Parts:
 
 
 def _run_name(options: TrainVideoOptions) -> str:
-    source = Path(options.data or options.features).resolve().stem if options.data or options.features else "motions"
+    given = options.data or options.features
+    source = Path(given).resolve().stem if given else "motions"
     seen = "features" if options.features else options.encoder.replace("/", "-").replace(":", "-")
     return f"video-{source}-{seen}-{options.head}-seed{options.seed}"
 

@@ -139,7 +139,8 @@ def _read_list(path: Path, index: Mapping[int, str]) -> list[Listed]:
     spelled = {name.casefold(): name for name in index.values()}
     clips = []
     for row, line in _read_lines(path):
-        name, number = re.fullmatch(r"(\S.*?)(?:\s+(\d{1,9}))?", line).groups()
+        match = re.fullmatch(r"(\S.*?)(?:\s+(\d{1,9}))?", line)
+        name, number = match.groups() if match else (line, None)
         name = name.replace("\\", "/")
         named = name_class(name)
         if named is None:
@@ -150,7 +151,9 @@ def _read_list(path: Path, index: Mapping[int, str]) -> list[Listed]:
             raise UserError(f"{path}, row {row}: class {folder or named} is not in classInd.txt")
         if number and index.get(int(number)) != label:
             raise UserError(f"{path}, row {row}: {name} has number {number}, which is not {label}'s in classInd.txt")
-        clips.append((name, label, source_group(name, label)))
+        group = source_group(name, label)
+        assert group is not None  # as `named` is
+        clips.append((name, label, group))
     if not clips:
         raise UserError(f"{path}: the list is empty")
     return clips

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from common.columns import check_columns
 from common.config import options
 from common.errors import UserError
-from common.options import Count, Positive
-from vqa.options import VqaSourceOptions
+from common.options import Count, Positive, Seed
 
 
 @options
@@ -38,7 +38,7 @@ class BaselineOptions:
     """run directory to write; default runs/NAME, numbered if that exists"""
     overwrite: bool = False
     """replace the run in --output"""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """seed of the SVM's solver; the other baselines have nothing random in them"""
     test: bool = True
     """score the test split; --no-test leaves it unopened"""
@@ -54,7 +54,7 @@ class BaselineOptions:
     """part of train that becomes validation (whole groups, stratified) where the source has none"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """part that becomes test where the source is a single file"""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """seed of those splits"""
     allow_leaky_split: bool = False
     """go on, and say so in the report, when groups, photos or rows are in two splits"""
@@ -70,7 +70,7 @@ class BaselineOptions:
     """tfidf_svm: words in the longest n-gram; default the better on validation of 1 and 2"""
 
     def __post_init__(self) -> None:
-        VqaSourceOptions.__post_init__(self)
+        check_columns(self.columns, "question=cau_hoi")
         for name in ("c", "ngrams"):
             if getattr(self, name) is not None and self.baseline != "tfidf_svm":
                 raise UserError(f"--{name} is for tfidf_svm, not for {self.baseline}: leave it out")

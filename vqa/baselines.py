@@ -174,6 +174,7 @@ def tfidf_svm(rows: datasets.Dataset, labels: np.ndarray, options: BaselineOptio
         raise UserError("--baseline tfidf_svm: all training answers are the same, and an SVM needs two; use majority")
     if not any(map(normalise, rows["question"][:])):
         raise UserError("--baseline tfidf_svm: no training question holds a word; use majority")
+    assert options.c is not None and options.ngrams is not None  # `choose_svm` has chosen them
     pipeline = svm_pipeline(options.segmentation, c=options.c, ngrams=options.ngrams, seed=options.seed)
     pipeline.fit(rows["question"][:], labels)
 

@@ -105,6 +105,7 @@ class QuestionBatches:
         if self.store is not None:
             features, valid = self.store.take([(self.hashes[row], view) for row, view in rows])
             return {"features": features, "valid": valid}
+        assert self.preprocessing is not None  # or there would be no photos
         views = [
             load_view(
                 self.paths[row], view, self.preprocessing, self.augmentation, (int(self.hashes[row][:15], 16), view)

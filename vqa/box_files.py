@@ -9,17 +9,18 @@ there; a box without area is refused.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 from xml.etree import ElementTree
 
+from common.columns import map_columns
 from common.config import read_yaml
 from common.errors import UserError, reason
 from common.files import read_object, read_text
 from common.images import read_image
-from common.photos import SUFFIXES, PhotoFolder, plain_text, walk_files
+from common.photos import SUFFIXES, PhotoFolder, broken_text, plain_text, walk_files
 from common.records import SPLITS, open_file, to_path
 from common.records import SUFFIXES as TABLES
 
@@ -70,7 +71,10 @@ def fractions(photo: Boxed) -> list[tuple[str, Box, bool]]:
     does, too: boxes of another size than the photo's are of another photo. Raises `UserError`."""
     width, height = photo.size or (0, 0)
     if (width, height) != (1, 1):
-        own = read_image(photo.path).size
+        try:
+            own = read_image(photo.path).size
+        except UserError as error:
+            raise UserError(f"{photo.where}: {error}") from None
         if photo.size is not None and own != (width, height):
             raise UserError(
                 f"{photo.where}: boxes of a photo of {width:g} x {height:g} pixels, and {photo.path} has "
@@ -79,7 +83,7 @@ def fractions(photo: Boxed) -> list[tuple[str, Box, bool]]:
         width, height = own
     found = []
     for label, (x0, y0, x1, y1), crowd in photo.things:
-        box = tuple(min(max(value, 0.0), 1.0) for value in (x0 / width, y0 / height, x1 / width, y1 / height))
+        box = _box(min(max(value, 0.0), 1.0) for value in (x0 / width, y0 / height, x1 / width, y1 / height))
         if not (box[0] < box[2] and box[1] < box[3]):
             raise UserError(
                 f"{photo.where}: the box of '{label}' has no area in the photo ({x0:g}, {y0:g}, {x1:g}, {y1:g}); "
@@ -87,6 +91,11 @@ def fractions(photo: Boxed) -> list[tuple[str, Box, bool]]:
             )
         found.append((label, box, crowd))
     return found
+
+
+def _box(values: Iterable[float]) -> Box:
+    x0, y0, x1, y1 = values
+    return x0, y0, x1, y1
 
 
 def _guess(path: Path) -> str:
@@ -112,12 +121,23 @@ def _numbers(values: Sequence[Any], where: str, names: Sequence[str]) -> list[fl
     for value, name in zip(values, names, strict=True):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
             raise UserError(f"{where}: {name} is {str(value)[:40]!r}, not a number")
         found.append(number)
     return found
+
+
+def _text(value: Any, where: str) -> str:
+    """A name as a file gives it. Raises `UserError` for what is no text, or none that can be written down."""
+    try:
+        text = plain_text(value).strip()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if broken_text(text):
+        raise UserError(f"{where}: holds a broken Unicode character")
+    return text
 
 
 def _split_of(path: str, root: str) -> str:
@@ -141,27 +161,13 @@ def _read_table(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> li
     above 1. A row with nothing but an image is a photo without anything."""
     source = open_file(path)
     ours = ("image", "label", *CORNERS, "group", "split")
-    there = ", ".join(name or "(unnamed)" for name in source.names[:20])
-    for name, theirs in given.items():
-        if name not in ours:
-            raise UserError(f"--columns {name}={theirs}: '{name}' is no column of ours; these are {', '.join(ours)}")
-        if theirs not in source.names:
-            raise UserError(f"{source.where}: no column '{theirs}' (--columns {name}={theirs}); it has: {there}")
-    names = {name: name for name in ours if name in source.names} | dict(given)
-    for name in ours[:6]:
-        if name not in names:
-            raise UserError(
-                f"{source.where}: no column '{name}'; it has: {there}. If one of these is it, add --columns {name}=NAME"
-            )
+    names = map_columns(source.names, given, ours, source.where, needed=ours[:6])
     photos: dict[str, Boxed] = {}
     largest = 0.0
     for numbers, batch in source.batches(list(dict.fromkeys(names.values()))):
         for place, number in enumerate(numbers):
             where = f"{source.where}, row {number}"
-            try:
-                row = {name: plain_text(batch[theirs][place]).strip() for name, theirs in names.items()}
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from None
+            row = {name: _text(batch[theirs][place], where) for name, theirs in names.items()}
             if not row["image"]:
                 raise UserError(f"{where}: image is blank; fill it in or remove the row")
             photo = photos.setdefault(
@@ -178,7 +184,7 @@ def _read_table(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> li
                 raise UserError(f"{where}: label is blank; fill it in or remove the row")
             box = _numbers([row[name] for name in CORNERS], where, CORNERS)
             largest = max(largest, *box)
-            photo.things.append((row["label"], tuple(box), False))
+            photo.things.append((row["label"], _box(box), False))
     if largest <= 1:
         for photo in photos.values():
             photo.size = (1, 1)
@@ -193,27 +199,29 @@ def _read_coco(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> lis
         raise UserError(f"{path}: COCO's boxes are a .json file; name that, and the folder of the photos with --images")
     told = read_object(path)
     wrong = UserError(f"{path}: is not COCO's: it needs the lists images, annotations and categories, of objects")
-    parts = [told.get(name) for name in ("images", "annotations", "categories")]
+    parts: list[Any] = [told.get(name) for name in ("images", "annotations", "categories")]
     if not all(isinstance(part, list) and all(isinstance(row, dict) for row in part) for part in parts):
         raise wrong
     images, annotations, categories = parts
-    labels = {row.get("id"): plain_text(row.get("name")).strip() for row in categories if _is_key(row.get("id"))}
+    labels = {
+        row["id"]: _text(row.get("name"), f"{path}, categories, number {number}, name")
+        for number, row in enumerate(categories, start=1)
+        if _is_key(row.get("id"))
+    }
     photos: dict[Any, Boxed] = {}
     for number, row in enumerate(images, start=1):
         where = f"{path}, images, number {number}"
         name = row.get("file_name")
         if not isinstance(name, str) or not name or not _is_key(row.get("id")):
             raise UserError(f"{where}: has no id or no file_name")
-        size = tuple(_numbers([row.get("width"), row.get("height")], where, ("width", "height")))
-        if min(size) < 1:
-            raise UserError(f"{where}: a photo of {size[0]:g} x {size[1]:g} pixels")
-        photos[row["id"]] = Boxed(path=_find(folder, name, where), where=where, size=size)
+        width, height = _numbers([row.get("width"), row.get("height")], where, ("width", "height"))
+        if min(width, height) < 1:
+            raise UserError(f"{where}: a photo of {width:g} x {height:g} pixels")
+        photos[row["id"]] = Boxed(path=_find(folder, name, where), where=where, size=(width, height))
     for number, row in enumerate(annotations, start=1):
         where = f"{path}, annotations, number {number}"
-        photo, label = (
-            known.get(row.get(name)) if _is_key(row.get(name)) else None
-            for known, name in ((photos, "image_id"), (labels, "category_id"))
-        )
+        photo = photos.get(row.get("image_id")) if _is_key(row.get("image_id")) else None
+        label = labels.get(row.get("category_id")) if _is_key(row.get("category_id")) else None
         if photo is None or not label:
             raise UserError(f"{where}: its image_id or category_id is none of the file's")
         box = row.get("bbox")
@@ -258,14 +266,14 @@ def _read_yolo(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> lis
 
 def yolo_labels(folder: Path) -> list[str]:
     """The names of YOLO's classes by number, from `data.yaml` (`names`, a list or a mapping) or `classes.txt`."""
-    for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if (folder / name).is_file():
-            names = read_yaml(folder / name).get("names")
+    for file in ("data.yaml", "data.yml", "dataset.yaml"):
+        if (folder / file).is_file():
+            names = read_yaml(folder / file).get("names")
             if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
                 names = [names[number] for number in range(len(names))]
             if not isinstance(names, list) or not names:
-                raise UserError(f"{folder / name}: needs 'names', the list of the classes")
-            return [plain_text(name).strip() for name in names]
+                raise UserError(f"{folder / file}: needs 'names', the list of the classes")
+            return [_text(name, f"{folder / file}, names, number {number}") for number, name in enumerate(names)]
     for name in ("classes.txt", "obj.names"):
         if (folder / name).is_file():
             return [line.strip() for line in read_text(folder / name).splitlines() if line.strip()]
@@ -281,7 +289,8 @@ def yolo_boxes(file: Path, labels: Sequence[str]) -> list[tuple[str, Box]]:
         where = f"{file}, line {number}"
         if len(parts) < 5 or len(parts) % 2 == 0:
             raise UserError(f"{where}: must be 'class x y width height' or 'class x y x y …', not {line[:60]!r}")
-        if not (parts[0].isascii() and parts[0].isdecimal() and int(parts[0][:9]) < len(labels)):
+        digits = parts[0].lstrip("0") or "0"
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 10 and int(digits) < len(labels)):
             raise UserError(f"{where}: class {parts[0][:20]!r} is none of 0 to {len(labels) - 1}")
         values = _numbers(parts[1:], where, [f"number {place}" for place in range(1, len(parts))])
         if not all(-0.01 <= value <= 1.01 for value in values):
@@ -291,7 +300,7 @@ def yolo_boxes(file: Path, labels: Sequence[str]) -> list[tuple[str, Box]]:
             box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         else:
             box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
-        found.append((labels[int(parts[0])], box))
+        found.append((labels[int(digits)], box))
     return found
 
 
@@ -320,7 +329,10 @@ def _read_voc(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> list
         photo = Boxed(path=_find(folder, reference, file), where=file, size=None, split=_split_of(file, str(path)))
         sizes = [root.findtext(f"size/{side}") for side in ("width", "height")]
         if all(sizes) and sizes != ["0", "0"]:
-            photo.size = tuple(_numbers(sizes, file, ("width", "height")))
+            width, height = _numbers(sizes, file, ("width", "height"))
+            if min(width, height) < 1:
+                raise UserError(f"{file}: a size of {width:g} x {height:g} pixels is none; correct or remove it")
+            photo.size = (width, height)
         for number, thing in enumerate(root.iter("object"), start=1):
             where = f"{file}, object {number}"
             label = (thing.findtext("name") or "").strip()
@@ -328,7 +340,7 @@ def _read_voc(path: Path, folder: PhotoFolder, given: Mapping[str, str]) -> list
                 raise UserError(f"{where}: has no name")
             corners = ("xmin", "ymin", "xmax", "ymax")
             box = _numbers([thing.findtext(f"bndbox/{corner}") for corner in corners], where, corners)
-            photo.things.append((label, tuple(box), False))
+            photo.things.append((label, _box(box), False))
         photos.append(photo)
     return photos
 

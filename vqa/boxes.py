@@ -4,13 +4,14 @@ Belongs here: reading a `boxes` cell and plain geometry. Boxes are for scoring w
 (`vqa/pointing.py`) and never an input of a model.
 """
 
-import json
-
 import numpy as np
 
 from common.errors import UserError
+from common.files import parse_json
 from common.images import Preprocessing, shown_box
 
+MOST_BOXES = 1_000
+"""Of one question: with all their digits they fit into a cell's text."""
 _ROUNDED = 1e-3  # how far beyond the photo's edge a rounded number may lie
 
 
@@ -26,11 +27,12 @@ def read_boxes(text: str) -> np.ndarray:
         f"y0 < y1; it is {text[:80]!r}"
     )
     try:
-        given = json.loads(text)
+        given = parse_json(text)
     except (ValueError, RecursionError):
         raise wrong from None
     if not isinstance(given, list) or not all(isinstance(box, list) and len(box) == 4 for box in given):
         raise wrong
+    check_count(given)
     numbers = [value for box in given for value in box]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
         raise wrong
@@ -40,6 +42,12 @@ def read_boxes(text: str) -> np.ndarray:
     if not inside.all() or not (boxes[:, :2] < boxes[:, 2:]).all():
         raise wrong
     return boxes
+
+
+def check_count(boxes: list) -> None:
+    """Raises `UserError` for more boxes than a question has."""
+    if len(boxes) > MOST_BOXES:
+        raise UserError(f"holds {len(boxes):,} boxes; a question has at most {MOST_BOXES:,}")
 
 
 def on_square(boxes: np.ndarray, photo: tuple[int, int], preprocessing: Preprocessing) -> np.ndarray:

@@ -64,3 +64,8 @@ def dominant_color(photo: Image.Image, rule: ColorRule, *, clear: float = 0.0) -
     """The commonest name, or None if it has less than `clear` of the middle."""
     name, share = next(iter(color_shares(photo, rule).items()))
     return name if share >= clear else None
+
+
+def commonest_color(photo: Image.Image, rule: ColorRule) -> str:
+    """The commonest name, however little of the middle it has."""
+    return next(iter(color_shares(photo, rule)))

@@ -17,21 +17,24 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from common.columns import map_columns, need_columns
 from common.errors import UserError
 from common.images import content_hash
 from common.photos import PhotoFolder, broken_text, check_photos, photo_reference, plain_text
 from common.records import SPLITS, Columns, Source, find_sources, open_file, to_path
 from common.splits import Overlap, check_overlap, describe, group_split, link_groups
-from vqa.boxes import read_boxes
+from vqa.boxes import check_count, read_boxes
 from vqa.text import normalise
 
+MOST_ANSWERS = 1_000
+"""Of one question: ten is what people collect."""
 COLUMNS = ("image", "question", "answer", "answers", "type", "group", "id", "boxes")
 VIVQA_TYPES = {"0": "object", "1": "number", "2": "color", "3": "location"}  # Tran et al., PACLIC 2021
 
@@ -249,7 +252,8 @@ def _take_split(
     photos = [digest or group for digest, group in zip(rows["image_hash"][:], groups, strict=True)]
     labels = ["\t".join(pair) for pair in zip(rows["type"][:], rows["answer"][:], strict=True)]
     stay, go = group_split(labels, link_groups(groups, photos), fraction=fraction, seed=seed, what=what)
-    return (datasets.Dataset.from_dict(rows[places], features=rows.features) for places in (stay, go))
+    kept, taken = (datasets.Dataset.from_dict(rows[places], features=rows.features) for places in (stay, go))
+    return kept, taken
 
 
 def _summary(split: str, rows: datasets.Dataset) -> str:
@@ -288,7 +292,11 @@ def _read_table(
     names = {ours: theirs for ours, theirs in names.items() if ours in ("image", *needed, *also)}
     found: Columns = {ours: [] for ours in ("row", *names)}
     photo = functools.partial(photo_reference, cache=cache, write=need_images)
-    converters = {"image": photo, "answers": _answer_list, "boxes": _checked_boxes if check_boxes else _boxes}
+    converters: dict[str, Callable[[Any], Any]] = {
+        "image": photo,
+        "answers": _answer_list,
+        "boxes": _checked_boxes if check_boxes else _boxes,
+    }
     for numbers, batch in source.batches(list(dict.fromkeys(names.values()))):
         found["row"] += numbers
         for ours, theirs in names.items():
@@ -311,21 +319,13 @@ def _read_table(
 
 def _map_columns(source: Source, given: Mapping[str, str], needed: Sequence[str]) -> dict[str, str]:
     """Ours → theirs. ViVQA names a photo by COCO's number, in `img_id`; the photo is the group."""
-    there = ", ".join(name or "(unnamed)" for name in source.names[:20])
-    for ours, theirs in given.items():
-        if ours not in COLUMNS:
-            raise UserError(f"--columns {ours}={theirs}: '{ours}' is no column of ours; these are {', '.join(COLUMNS)}")
-        if theirs not in source.names:
-            raise UserError(f"{source.where}: no column '{theirs}' (--columns {ours}={theirs}); it has: {there}")
-    names = {ours: ours for ours in COLUMNS if ours in source.names} | dict(given)
+    names = map_columns(source.names, given, COLUMNS, source.where, needed=())
     if "image" not in names and "img_id" in source.names:
         names["image"] = "img_id"
         names.setdefault("group", "img_id")
-    for ours in needed:
-        if ours not in names and not (ours == "answer" and "answers" in names):
-            raise UserError(
-                f"{source.where}: no column '{ours}'; it has: {there}. If one of these is it, add --columns {ours}=NAME"
-            )
+    need_columns(
+        names, [ours for ours in needed if ours != "answer" or "answers" not in names], source.names, source.where
+    )
     return names
 
 
@@ -376,14 +376,21 @@ def _answer_list(value: Any) -> list[str]:
         value = value.get("answer")
     if not (value is None or isinstance(value, list)):
         raise wrong
-    texts = [plain_text(item.get("answer") if isinstance(item, dict) else item) for item in value or []]
+    value = value or []
+    if len(value) > MOST_ANSWERS:
+        raise UserError(f"holds {len(value):,} answers; a question has at most {MOST_ANSWERS:,}")
+    texts = [plain_text(item.get("answer") if isinstance(item, dict) else item) for item in value]
+    plain_text("".join(texts))  # together they are no longer than a text may be
     if any(map(broken_text, texts)):
         raise UserError("holds a broken Unicode character")
     return [text for text in texts if text.strip()]
 
 
 def _boxes(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, list) else plain_text(value)
+    if isinstance(value, list):
+        check_count(value)
+        value = json.dumps(value)
+    return plain_text(value)
 
 
 def _checked_boxes(value: Any) -> str:

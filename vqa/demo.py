@@ -15,18 +15,17 @@ from markupsafe import Markup
 from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
-from common.demo import SCROLL, Limits, Tab, answering, upload_name, uploaded
-from common.demo_html import bars, block, figure, heading, looked, note, percent, pictures, problem, said, small, words
+from common.demo import Limits, Tab, answering, into_sight, named, scored_on, uploaded
+from common.demo_html import bars, block, figure, heading, note, percent, pictures, problem, said, words
 from common.demo_options import DemoOptions
 from common.errors import UserError
 from common.images import Box, TooLarge, read_image, shown_box
+from common.looks import looked, small
 from common.pretrained import find_checkpoint
-from common.study_values import read_measured
 from vqa.demo_examples import example_photos, example_questions
 from vqa.predict import Answerer
+from vqa.text import MOST_LETTERS, has_words
 
-MOST_QUESTION = 200
-"""Letters of a question: beyond, a model has stopped reading for long."""
 _TOP = 5
 
 PHRASES = {
@@ -44,9 +43,9 @@ PHRASES = {
     "empty": {"vi": "Câu trả lời sẽ hiện ở đây.", "en": "The answer will be here."},
     "answer": {"vi": "Câu trả lời", "en": "Answer"},
     "looked": {"vi": "Mô hình đã nhìn vào đâu", "en": "Where the model looked"},
-    "bright": {
-        "vi": "Sáng: nơi được nhìn; tối: nơi bị bỏ qua.",
-        "en": "Bright: where it looked; dark: what it passed over.",
+    "clear": {
+        "vi": "Rõ, trong đường viền: nơi được nhìn; phủ xám: nơi bị bỏ qua. Đường viền: nửa trọng số lớn nhất.",
+        "en": "Clear, in the line: where it looked; grey: what it passed over. The line: half the strongest weight.",
     },
     "cropped": {"vi": "Rìa ảnh bị cắt, mô hình không thấy.", "en": "The edge is cut off: the model does not see it."},
     "whole": {"vi": "ảnh đã hỏi", "en": "the photo asked about"},
@@ -122,7 +121,7 @@ class Asker:
     def __init__(self, run: str) -> None:
         disable_progress_bar()
         self.answerer = Answerer.from_pretrained(find_checkpoint(run, None, task="vqa"))
-        self.measured = _measured(Path(run))
+        self.measured = scored_on(Path(run))
         self._one = threading.Lock()
 
     def __call__(self, photo: Image.Image | None, question: str) -> Asked:
@@ -137,23 +136,16 @@ class Asker:
         if output.word_attention is not None:
             mean = output.word_attention[0].float().mean(dim=0).tolist()
             weights = list(zip(pieces, mean, strict=False))
+        preprocessing = processor.preprocessing
         ids = processor.questions([question])["input_ids"][0].tolist()
         lacking = processor.questions.tokenizer.unk_token_id
         return Asked(
             best=self.answerer.best(probabilities[0], _TOP),
             maps=None if maps is None else maps[0].float().cpu().numpy(),
-            box=(0, 0, 1, 1) if photo is None else shown_box(photo.size, processor.preprocessing),
+            box=(0, 0, 1, 1) if photo is None or preprocessing is None else shown_box(photo.size, preprocessing),
             words=weights,
             unknown=[piece for piece, number in zip(pieces, ids, strict=False) if number == lacking],
         )
-
-
-def _measured(run: Path) -> tuple[str, float, int] | None:
-    """Split, accuracy and number of questions that a run was scored on; a checkpoint by itself was on none."""
-    if not (run / "metrics.json").is_file():
-        return None
-    found = read_measured(run)
-    return found.split, found.figures["accuracy"], int(found.figures["n"])
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -167,24 +159,19 @@ def answer(asker: Asker, payload: Any, question: Any, language: str, limits: Lim
     question = " ".join(question.split()) if isinstance(question, str) else ""
     if path is None and config.inputs != "question":
         return problem(phrases["no_photo"])
-    if not question and config.inputs != "image":
+    if asker.answerer.reads and not has_words(question):
         return problem(phrases["no_question"])
-    if len(question) > MOST_QUESTION:
-        return problem(phrases["long"].format(MOST_QUESTION))
+    if asker.answerer.reads and len(question) > MOST_LETTERS:
+        return problem(phrases["long"].format(MOST_LETTERS))
     photo = None
-    if config.inputs != "question":
+    if path is not None and config.inputs != "question":
         try:
             photo = read_image(path, max_pixels=limits.most_pixels)
         except TooLarge as error:
-            return problem(phrases["large"].format(f"{limits.most_pixels / 1e6:g}"), _named(error, path, payload))
+            return problem(phrases["large"].format(f"{limits.most_pixels / 1e6:g}"), named(error, path, payload))
         except UserError as error:
-            return problem(phrases["bad"], _named(error, path, payload))
+            return problem(phrases["bad"], named(error, path, payload))
     return shown(asker, asker(photo, question), photo, question, language)
-
-
-def _named(error: UserError, path: Path, payload: Any) -> str:
-    """The reason, with the name that the file has for the one who sent it."""
-    return str(error).replace(str(path), upload_name(payload) or path.name)
 
 
 def shown(asker: Asker, asked: Asked, photo: Image.Image | None, question: str, language: str) -> str:
@@ -194,7 +181,7 @@ def shown(asker: Asker, asked: Asked, photo: Image.Image | None, question: str, 
     parts = [heading(phrases["answer"]), note(question)]
     parts += [Markup('<p class="first">{}</p>').format(asked.best[0]["answer"])]
     parts += [bars([(row["answer"], row["probability"]) for row in asked.best], language)]
-    if asked.unknown and config.inputs != "image":
+    if asked.unknown and asker.answerer.reads:
         parts += [note(phrases["unknown"].format(", ".join(dict.fromkeys(asked.unknown))))]
     if photo is not None:
         parts += [heading(phrases["looked"]), *_looks(config, asked, photo, phrases, language)]
@@ -221,7 +208,7 @@ def _looks(config: Any, asked: Asked, photo: Image.Image, phrases: dict[str, str
         figures.append(figure(looked(photo, weights, asked.box), told, alt=f"{phrases['looked']}: {told}"))
     x0, y0, x1, y1 = asked.box
     cut = x0 > 0.5 or y0 > 0.5 or x1 < photo.width - 0.5 or y1 < photo.height - 0.5
-    aside = [phrases["bright"]] + [phrases["cropped"]] * cut
+    aside = [phrases["clear"]] + [phrases["cropped"]] * cut
     if config.attention_weights != "learned":
         aside += [phrases[config.attention_weights]]
     return [pictures(figures), note(" ".join(aside))]
@@ -232,15 +219,16 @@ def _looks(config: Any, asked: Asked, photo: Image.Image, phrases: dict[str, str
 
 def vqa_tab(options: DemoOptions) -> Tab | None:
     """The tab of `--vqa`. Raises `UserError` for a run that cannot be loaded, and for bad examples."""
-    if options.vqa is None:
+    run = options.vqa
+    if run is None:
         return None
-    asker, limits = Asker(options.vqa), Limits.of(options)
+    asker, limits = Asker(run), Limits.of(options)
 
     def build(language: str, folder: Path) -> None:
         own = folder / f"photos-{language}"
         own.mkdir()
         photos = example_photos(options, own)
-        questions = example_questions(options.vqa, [question for _, question in photos])
+        questions = example_questions(run, [question for _, question in photos])
         _build(asker, photos, questions, language, limits)
 
     return Tab(title=PHRASES["title"], build=build)
@@ -265,7 +253,7 @@ def _build(
             question = gr.Textbox(
                 label=phrases["question"],
                 placeholder=phrases["for_example"],
-                max_length=MOST_QUESTION,
+                max_length=MOST_LETTERS,
                 elem_id="question",
             )
             button = gr.Button(phrases["ask"], variant="primary", elem_id="ask")
@@ -300,4 +288,4 @@ def _build(
         outputs=found,
         preprocess=False,
         api_visibility="private",
-    ).then(None, js=SCROLL.replace("PLACE", "#answer"), api_visibility="private")
+    ).then(None, js=into_sight("#answer"), api_visibility="private")

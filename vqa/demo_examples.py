@@ -32,8 +32,10 @@ def example_photos(options: DemoOptions, folder: Path) -> list[tuple[Path, str]]
     `UserError` for a folder without photos, and for a table that cannot be read.
     """
     if options.photos is None:
-        return _scenes(folder) if _trained_on_scenes(options.vqa) else []
+        return _scenes(folder) if options.vqa and _trained_on_scenes(options.vqa) else []
     source = Path(options.photos)
+    if not source.exists():
+        raise UserError(f"--photos {source}: no such folder or table")
     if source.is_dir():
         rows = [(str(path), "") for path in sorted(source.iterdir())]
     else:
@@ -78,7 +80,8 @@ def example_questions(run: str, more: Sequence[str]) -> list[str]:
         counts: dict[str, Counter[str]] = {}
         for row in rows:
             counts.setdefault(row["type"], Counter())[row["question"]] += 1
-        ordered = [sorted(its, key=lambda text, its=its: (-its[text], text)) for _, its in sorted(counts.items())]
+        by_type = (sorted(its.items(), key=lambda row: (-row[1], row[0])) for _, its in sorted(counts.items()))
+        ordered = [[text for text, _ in its] for its in by_type]
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ordered))
         return list(dict.fromkeys(filter(None, turns)))[:_QUESTIONS]
     return list(dict.fromkeys(filter(None, more)))[:_QUESTIONS]

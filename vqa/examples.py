@@ -135,6 +135,7 @@ def write_examples(options: PredictVqaOptions) -> None:
     Raises `UserError` for a run whose predictions of that split are missing or damaged, and if its data are gone or
     are not those that it was scored on.
     """
+    assert options.examples is not None  # or nobody would call
     run, out = Path(options.run), Path(options.examples)
     refuse_existing(options.examples, overwrite=options.overwrite, option="--examples")
     if (run / "model.safetensors").is_file():
@@ -202,9 +203,10 @@ def _draw_sheet(
     total = len({row["type"] for row in of})
     types = f", the {len(chosen)} most frequent of {total} types" if total > len(chosen) else ""
     over = ""
-    if "grid" in answerer.model.config.attends:
-        cropped = answerer.processor.preprocessing.resize == "crop"
-        over = "; bright: where it looked" + ("; the edge was cropped away" if cropped else "")
+    preprocessing = answerer.processor.preprocessing
+    if "grid" in answerer.model.config.attends and preprocessing is not None:
+        cropped = preprocessing.resize == "crop"
+        over = "; clear, within the line: where it looked" + ("; the edge was cropped away" if cropped else "")
     draw_answers(rows, out, title=f"{title}{types}: typical answers{over}", with_svg=with_svg)
 
 
@@ -258,6 +260,7 @@ def _shown(answerer: Answerer, rows: Sequence[Mapping[str, Any]], paths: Sequenc
 
     looks = "grid" in answerer.model.config.attends
     preprocessing = answerer.processor.preprocessing
+    assert preprocessing is not None  # or there would be no photos
     shown = []
     for start in range(0, len(rows), _BATCH):
         part = list(zip(rows[start : start + _BATCH], paths[start : start + _BATCH], strict=True))
@@ -269,9 +272,10 @@ def _shown(answerer: Answerer, rows: Sequence[Mapping[str, Any]], paths: Sequenc
                 views.append(answerer.processor.view(photo))
             photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
             photos.append(photo)
-        maps: Sequence[Any] = [None] * len(part)
+        maps: Any = [None] * len(part)
         if looks:
             _, output = answerer(views, [row["question"] for row, _ in part], return_attention=True)
+            assert output.grid_attention is not None  # asked for
             maps = output.grid_attention.float().mean(dim=1).cpu().numpy()  # (B, h, w)
         for (row, _), photo, size, weights in zip(part, photos, sizes, maps, strict=True):
             shown.append(

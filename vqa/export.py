@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from common.config import build
 from common.errors import UserError
@@ -21,31 +20,14 @@ from common.export_onnx import Inputs, OnnxModel
 from common.export_photos import IMPORTS, OPEN, about_photo, photo_lines, spread
 from common.runs import cache_directory
 from vqa import export_text
-from vqa.model import VqaConfig, VqaModel
+from vqa.export_model import ORDER, OUTPUTS, PlainVqa, about_inputs, axes
+from vqa.model import VqaConfig
 from vqa.options import TrainVqaOptions
 from vqa.predict import Answerer
 from vqa.scoring import load_source
+from vqa.text import turned
 
 _BATCHES = ((1, 1), (2, 5), (4, 12))  # photos, questions about them
-_AXES = {
-    "input_ids": {0: "questions", 1: "words"},
-    "lengths": {0: "questions"},
-    "pixels": {0: "photos"},
-    "valid": {0: "photos"},
-    "image_index": {0: "questions"},
-}
-_INPUTS = {
-    "input_ids": "(questions, words) int64, ids of the words, filled up on the right with padding_id",
-    "lengths": "(questions,) int64, how many words each question has, 1 or more",
-    "pixels": "(photos, 3, size, size) uint8",
-    "valid": "(photos, 4) float32, the part of the square that shows photo: x0, y0, x1, y1 in 0-1",
-    "image_index": "(questions,) int64, which photo each question is about",
-}
-_OUTPUTS = {
-    "logits": "(questions, answers) float32, before the soft-max",
-    "grid_attention": "(questions, glimpses, rows, columns) float32, where each glimpse looks; sums to 1",
-    "word_attention": "(questions, glimpses, words) float32, which words each glimpse reads; sums to 1",
-}
 _LOOKS = {"grid": "grid_attention", "words": "word_attention"}  # what is attended over, and the output that shows it
 
 
@@ -96,45 +78,26 @@ def _limits(config: VqaConfig, left: Left, answers: int) -> list[str]:
     return said
 
 
-class _Vqa(nn.Module):
-    """The model with plain tensors in and out, by name."""
-
-    def __init__(self, model: VqaModel, outputs: Sequence[str]) -> None:
-        super().__init__()
-        self.model, self.outputs = model, list(outputs)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        lengths: torch.Tensor | None = None,
-        pixels: torch.Tensor | None = None,
-        valid: torch.Tensor | None = None,
-        image_index: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, ...]:
-        given = {"input_ids": input_ids, "lengths": lengths, "pixels": pixels, "image_index": image_index}
-        output = self.model(**given, valid=valid, return_attention=True)
-        return tuple(output[name] for name in self.outputs)
-
-
 def _onnx(answerer: Answerer, left: Left, question: str) -> Onnx:
     config, processor = answerer.model.config, answerer.processor
-    questions = processor.questions
+    questions, ways = processor.questions, answerer.ways
     padded = processor.preprocessing is not None and processor.preprocessing.resize == "pad"
-    used = {"question": ("input_ids", "lengths"), "image": ("pixels", "valid")}.get(config.inputs, tuple(_INPUTS))
-    used = [name for name in used if name != "valid" or padded]
+    fed = {"question": ("input_ids", "lengths"), "image": ("pixels", "valid")}.get(config.inputs, ORDER)
+    used = [name for name in fed if name != "valid" or padded]
     outputs = ["logits", *(_LOOKS[items] for items in ("grid", "words") if items in config.attends)]
-    texts, description = [], {}
+    texts: list[str] = []
+    description: dict[str, Any] = {}
     if config.inputs != "image":
         asked = _some_questions(left)
-        export_text.check_questions(questions, asked)
+        export_text.check_questions(questions, asked, ways)
         description["question"] = {
             "tokenizer": export_text.FILE,
             "normalisation": f"in {export_text.FILE}",
             "segmentation": questions.segmentation,
             "max_length": questions.max_length,
             "padding_id": questions.pad_id,
-        }
-        imports, texts = export_text.lines(questions, question)
+        } | (export_text.about_ways(ways) if len(ways) > 1 else {})
+        imports, texts = export_text.lines(questions, question, ways)
         texts = [
             "from tokenizers import Tokenizer",
             *imports,
@@ -142,55 +105,55 @@ def _onnx(answerer: Answerer, left: Left, question: str) -> Onnx:
             *texts,
         ]
     samples, said = _samples(answerer, left, used)
-    module = _Vqa(answerer.model, outputs)
     if processor.preprocessing is not None:
         description["photo"] = about_photo(processor.preprocessing)
     description["answers"] = processor.answers.to_list()
-    limits = []
-    if config.test_augment:
-        limits.append(
-            f"The figures are of the mean over a photo and its other ways round ({', '.join(config.test_augment)}); "
-            "model.onnx answers about the photo as it is."
-        )
+    about_outputs = {name: OUTPUTS[name] for name in outputs}
+    if len(ways) > 1:
+        over = f"a photo and its other ways round ({', '.join(config.test_augment)}; {len(ways)} in all)"
+        description["mean_over"] = f"{over}: the graph makes them of the pixels, and the mean of their answers"
+        about_outputs["logits"] += f"; of the mean over {over}"
     return Onnx(
         model=OnnxModel(
-            module=module,
-            inputs={name: _AXES[name] for name in used},
+            module=PlainVqa(answerer.model, outputs, ways, processor.answers),
+            inputs={name: axes(name, len(ways)) for name in used},
             outputs=outputs,
-            reference=lambda inputs: module(**inputs),
+            reference=lambda sample: _answered(answerer, sample, outputs),
             samples=samples,
             about_samples=said,
         ),
-        description={
-            "inputs": {name: _INPUTS[name] for name in used},
-            "outputs": {name: _OUTPUTS[name] for name in outputs},
-            **description,
-        },
+        description={"inputs": about_inputs(used, len(ways)), "outputs": about_outputs, **description},
         use="\n".join(_lines(answerer, used, texts)),
-        limits=limits,
+        limits=[f"model.onnx computes each photo {len(ways)} times, as the answers are the mean over {over}."]
+        if len(ways) > 1
+        else [],
         beside=(lambda folder: export_text.save_tokenizer(questions, folder / export_text.FILE)) if texts else None,
     )
 
 
+def _answered(answerer: Answerer, sample: Inputs, outputs: Sequence[str]) -> list[torch.Tensor]:
+    """What the model itself answers where a person asks it the questions of a sample, which is what counts."""
+    log_p, output = answerer.log_probabilities(
+        sample["views"], sample["questions"], image_index=sample["about"], return_attention=True
+    )
+    found = dict(output) | ({"logits": log_p} if len(answerer.ways) > 1 else {})
+    return [found[name] for name in outputs]
+
+
 def _lines(answerer: Answerer, used: Sequence[str], texts: Sequence[str]) -> list[str]:
     """The lines of Python for onnxruntime: a photo and a question to an answer."""
-    imports = [line for line in texts if line.startswith("from ")]
+    imports = [line for line in texts if line.startswith(("from ", "import "))]
     sees = "pixels" in used
-    fed = {
-        "input_ids": "np.array([ids])",
-        "lengths": "np.array([len(ids)])",
-        "pixels": "pixels",
-        "valid": "valid",
-        "image_index": "np.array([0])",
-    }
+    fed = {name: name for name in used} | {"image_index": "np.array([0])"}
     feed = ", ".join(f'"{name}": {fed[name]}' for name in used)
+    preprocessing = answerer.processor.preprocessing
     return [
         *(line for line in IMPORTS if sees or "PIL" not in line),
         *imports,
         "",
         *OPEN,
         *(line for line in texts if line not in imports),
-        *(photo_lines(answerer.processor.preprocessing) if sees else []),
+        *(photo_lines(preprocessing) if sees and preprocessing is not None else []),
         f'logits = session.run(["logits"], {{{feed}}})[0][0]',
         'print(about["answers"][logits.argmax()])',
     ]
@@ -209,7 +172,8 @@ def _some_questions(left: Left) -> list[str]:
 def _samples(answerer: Answerer, left: Left, used: Sequence[str]) -> tuple[list[Inputs], str]:
     """Batches of questions of all lengths about photos of the run's own validation split; of noise, if these are not
     here."""
-    questions, photos, said = _some_questions(left), [], "questions it was scored on"
+    photos: list[Any] = []
+    questions, said = _some_questions(left), "questions it was scored on"
     if "pixels" in used:
         photos, seen = _photos(answerer, left)
         said = f"{said}, about {seen}" if "input_ids" in used else seen
@@ -219,16 +183,28 @@ def _samples(answerer: Answerer, left: Left, used: Sequence[str]) -> tuple[list[
     found = []
     for few, many in _BATCHES:
         few = min(few, len(photos)) if photos else few
+        many = many if "input_ids" in used else few  # else a photo has one answer
         asked = [by_length[place] for place in spread(len(by_length), many)]
         asked = [asked[place % len(asked)] for place in range(many)]
-        inputs: dict[str, Any] = dict(processor.questions(asked))
+        inputs = _question_inputs(answerer, asked)
         if photos:
             views = [photos[place] for place in spread(len(photos), few)]
             inputs["pixels"] = torch.stack([pixels for pixels, _ in views])
             inputs["valid"] = torch.tensor([valid for _, valid in views])
             inputs["image_index"] = torch.arange(many) % few
-        found.append({name: inputs[name] for name in used})
+        sample: Inputs = {name: inputs[name] for name in used}
+        sample |= {"views": views if photos else [], "questions": asked, "about": [n % few for n in range(many)]}
+        found.append(sample)
     return found, said
+
+
+def _question_inputs(answerer: Answerer, questions: Sequence[str]) -> dict[str, torch.Tensor]:
+    """`input_ids` and `lengths` of questions, as each way round has them if there are several."""
+    ways, read = answerer.ways, answerer.processor.questions
+    if len(ways) == 1:
+        return dict(read(questions))
+    every = read([turned(question, way) for way in ways for question in questions])
+    return {name: tensor.unflatten(0, (len(ways), len(questions))) for name, tensor in every.items()}
 
 
 def _photos(answerer: Answerer, left: Left) -> tuple[list[Any], str]:
@@ -238,6 +214,8 @@ def _photos(answerer: Answerer, left: Left) -> tuple[list[Any], str]:
         files = sorted(set(load_source(options, cache_directory(options.cache)).splits["validation"]["image"][:]))
         return [answerer.processor.view(files[place]) for place in spread(len(files), most)], "photos of validation"
     except UserError:
-        size, noise = answerer.processor.preprocessing.size, torch.Generator().manual_seed(0)
+        preprocessing = answerer.processor.preprocessing
+        assert preprocessing is not None  # it sees photos
+        size, noise = preprocessing.size, torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (most, 3, size, size), dtype=torch.uint8, generator=noise)
         return [(view, (0.0, 0.0, 1.0, 1.0)) for view in pixels], "noise, as the run's photos were not here"

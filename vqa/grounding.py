@@ -37,6 +37,8 @@ class Grounding(nn.Module):
     `places` is the number of answers that name a place.
     """
 
+    asking: torch.Tensor
+
     def __init__(self, channels: Sequence[int], *, words: int, places: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norm = StageNorm(channels)

@@ -18,7 +18,7 @@ from common.colors import COLORS
 from common.encoders import encoder_from_config
 from common.errors import UserError
 from common.images import Preprocessing, normalise, valid_cells
-from common.pretrained import load_whole
+from common.pretrained import load_whole, needed
 from common.recurrent import KINDS, Recurrent, time_mask
 from vqa.attention import SCORINGS, WEIGHTS, Attention, UniformAttention
 from vqa.cells import CELL_PLACE, FOUND, StageNorm, cell_places, colors_seen, mean_of, where_found
@@ -141,6 +141,7 @@ class VqaModel(PreTrainedModel):
     """
 
     config_class = VqaConfig
+    config: VqaConfig
     main_input_name = "input_ids"
 
     def __init__(self, config: VqaConfig) -> None:
@@ -159,6 +160,10 @@ class VqaModel(PreTrainedModel):
             )
             question = states = self.recurrent.size
         if config.inputs != "question":
+            if config.encoder is None or config.preprocessing is None:
+                raise UserError(
+                    f"inputs {config.inputs}: the configuration lacks an encoder, or the preprocessing of its photos"
+                )
             self.encoder = encoder_from_config(config.encoder)
             self._preprocessing = Preprocessing(**config.preprocessing)
             # Encoders differ in scale by orders of magnitude; without this, a photo hardly moves the fused product.
@@ -249,13 +254,17 @@ class VqaModel(PreTrainedModel):
         `valid (N, 4)`: the part of the square that shows photo, as x0, y0, x1, y1 in 0–1; the cells outside it are
         padding and never looked at. Default: all.
         """
-        states = question = mask = None
+        states: Any = None
+        question: Any = None
+        mask: Any = None
         if self.config.inputs != "image":
-            embedded = self.question_dropout(self.embedding(input_ids))  # (B, T, E)
+            lengths = needed(lengths, "lengths")
+            embedded = self.question_dropout(self.embedding(needed(input_ids, "input_ids")))  # (B, T, E)
             states, question = self.recurrent(embedded, lengths)
-        grid_weights = word_weights = image = None
+        grid_weights: Any = None
+        word_weights = image = None
         if self.config.inputs != "question":
-            grid = self.encode(pixels) if features is None else features
+            grid = self.encode(needed(pixels, "pixels or features")) if features is None else features
             if grid.ndim == 2:  # what the frozen stages made of the photos, from the cache
                 grid = self.encoder.finish(grid.to(self.cell_projection.weight.dtype), self._preprocessing.size)
             height, width = grid.shape[-2:]
@@ -267,7 +276,8 @@ class VqaModel(PreTrainedModel):
                 image_index = torch.arange(len(cells), device=cells.device)
         if "words" in self.config.attends:
             seen = self._project(mean_of(cells, mask))[image_index]  # (B, P): the photo asks the words
-            question, word_weights, _ = self.word_attention(states, seen, time_mask(lengths, states.shape[1]))
+            words = time_mask(needed(lengths, "lengths"), states.shape[1])
+            question, word_weights, _ = self.word_attention(states, seen, words)
         details = {}
         if "grid" in self.config.attends:
             places = cell_places(height, width).to(cells) if self.config.coordinates else None
@@ -277,7 +287,7 @@ class VqaModel(PreTrainedModel):
         elif self.config.inputs != "question":
             image = self._project(mean_of(cells, mask))[image_index]
         if self.config.inputs != "question" and self.encoder.color:
-            details["colors"] = colors_seen(cells[..., :COLORS], mask, image_index, grid_weights)
+            details["colors"] = colors_seen(cells[..., :COLORS], mask, needed(image_index, "image_index"), grid_weights)
         sides = [side for side in (question, image) if side is not None]
         sides = [layer(side) for layer, side in zip(self.sides, sides, strict=True)]
         if self.config.fusion == "concat":

@@ -3,10 +3,11 @@
 Belongs here: declarations only, nothing that imports torch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from common.columns import check_columns
 from common.config import options
 from common.errors import UserError
 from common.options import (
@@ -17,6 +18,7 @@ from common.options import (
     Fraction,
     RunOptions,
     ScoreOptions,
+    Streaming,
     StreamOptions,
     TrainingOptions,
 )
@@ -34,9 +36,7 @@ class VqaSourceOptions:
     """a missing or unreadable photo stops the run, or its rows are left out and counted"""
 
     def __post_init__(self) -> None:
-        for pair in self.columns:
-            if pair.count("=") != 1 or not all(pair.split("=")):
-                raise UserError(f"--columns {pair!r}: write OURS=THEIRS, for example question=cau_hoi")
+        check_columns(self.columns, "question=cau_hoi")
 
 
 @options
@@ -86,7 +86,7 @@ class ModelOptions:
     grounding: bool = False
     """attention over the grid: answers that name a place (bên trái, ở giữa) come from a net of their own, which finds
     the thing asked about, and learns from yes and no whether it is there"""
-    auxiliary: Annotated[float, Field(ge=0)] = 0.25
+    auxiliary: Annotated[float, Field(ge=0, le=1e6)] = 0.25
     """weight of that loss of yes and no beside that of the answer"""
     grounding_hidden: Count = 128
     """size of the space in which that net compares cells and words"""
@@ -110,6 +110,24 @@ class ModelOptions:
     """what is scored and predicted is the mean over a photo plain and mirrored (flip), or turned by quarters (turn)"""
 
 
+class _Controlled(Protocol):
+    """The fields of a command's options that `ControlOptions` must go with, its own and those of others."""
+
+    attention_weights: Literal["learned", "uniform", "question_independent"]
+    match_parameters: bool
+    shuffled_images: bool
+    attention: bool
+    inputs: Literal["both", "question", "image"]
+    attention_over: Literal["grid", "words", "both"]
+    grounding: bool
+
+
+class _VqaStreaming(Streaming, Protocol):
+    vocabulary: str | None
+    vocabulary_rows: int | None
+    shuffled_images: bool
+
+
 @options
 class ControlOptions:
     """controls, which a claim about attention needs beside it (vqa/controls)"""
@@ -122,7 +140,7 @@ class ControlOptions:
     """at the end, score with every photo exchanged for one of another group; training is the ordinary one, and is taken
     over from a finished run beside --output that has the same options, if there is one"""
 
-    def __post_init__(self) -> None:  # beside ModelOptions, with which these must agree
+    def __post_init__(self: _Controlled) -> None:  # type: ignore[override]  # a mixin's: see _Controlled
         if self.attention_weights != "learned":
             if not self.attention or self.inputs != "both" or self.attention_over != "grid":
                 raise UserError(
@@ -152,7 +170,7 @@ class VqaStreamOptions(StreamOptions):
     vocabulary_rows: Count | None = None
     """--streaming: rows of that first pass; default all"""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self: _VqaStreaming) -> None:  # type: ignore[override]  # a mixin's: see Streaming
         StreamOptions.__post_init__(self)
         if self.streaming is None and (self.vocabulary or self.vocabulary_rows):
             raise UserError("--vocabulary and --vocabulary-rows are of --streaming: give it, or leave them out")
@@ -218,7 +236,7 @@ class PredictVqaOptions(VqaSourceOptions):
     """CSV to write the answers to"""
     overwrite: bool = False
     """replace --output, --attention-map and --examples"""
-    top: Annotated[int, Field(ge=1)] = 5
+    top: Count = 5
     """answers to show for one photo"""
     json: bool = False
     """print one JSON object instead of text"""

@@ -17,6 +17,7 @@ from common.images import as_photo
 from common.pipelines import TOP_K, PhotoLike, check_batch_size, checkpoint_of, ranked
 from vqa.predict import Answerer
 from vqa.processor import View
+from vqa.text import check_question
 
 
 class VqaPipeline:
@@ -46,12 +47,15 @@ class VqaPipeline:
         - a list of `{"image": …, "question": …}`, or one such.
 
         A photo is read once for all its questions; `batch_size` questions are answered at a time. A model that sees no
-        photo takes None. Raises `UserError` for a bad photo and for what is no pair.
+        photo takes None, one that reads no question takes anything for one. Raises `UserError` for a bad photo, for
+        what is no pair, and for a question without a word or of more than `vqa.text.MOST_LETTERS`.
         """
         check_batch_size(batch_size)
         photos, which, questions, single = _pairs(image, question)
         if self.answerer.model.config.inputs != "question" and None in photos:
             raise UserError("a photo is missing: give a path, the bytes of a file, or a picture for each question")
+        for text in dict.fromkeys(questions if self.answerer.reads else ()):
+            check_question(text)
         answers, found = self.answerer.processor.answers.to_list(), []
         for start in range(0, len(questions), batch_size):
             places = which[start : start + batch_size]

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from common.batches import evaluation_batches
 from common.errors import UserError
 from common.images import read_image, shown_box, valid_cells
+from common.pretrained import needed
 from common.runs import refuse_existing, typed_command, write_csv, write_json, write_text
 from common.tables import markdown
 from common.terminal import say_result
@@ -60,7 +61,7 @@ def evaluate_attention(options: EvaluateAttentionOptions) -> dict[str, Any]:
     Returns the figures as they are written (see `summary`), by the split's name or the stem of the file. Raises
     `UserError` for a run without attention over the grid, and for data without boxes or with bad ones.
     """
-    outputs = [options.output and str(Path(options.output).with_suffix(suffix)) for suffix in (".json", ".md", ".csv")]
+    outputs = [str(Path(options.output).with_suffix(suffix)) for suffix in (".json", ".md", ".csv") if options.output]
     for path in outputs:
         refuse_existing(path, overwrite=options.overwrite)
     for name in ("predictions", "picture"):
@@ -118,6 +119,7 @@ def where_it_looked(opened: Opened, rows: datasets.Dataset) -> list[dict[str, An
     columns = {name: rows[name][:] for name in ("id", "group", "type", "question")}
     columns["image"] = [Path(path).name for path in rows["image"][:]]
     boxes = list(map(read_boxes, rows["boxes"][:]))
+    assert preprocessing is not None  # it attends over photos
     if preprocessing.resize != "squash":  # else the square is the photo, whatever its size
         sizes = {path: read_image(path).size for path in tqdm(dict.fromkeys(rows["image"][:]), disable=None)}
         paths = rows["image"][:]
@@ -226,24 +228,27 @@ def _draw(
             heading = f"{part.type}: {'hit' if hit else 'miss'}, {count:,} of {part.n:,} ({count / part.n:.1%})"
             shown = [_shown(opened.answerer, row, there[row["id"]], name) for row in some]
             rows.append(ShownRow(heading=heading, right=hit, answers=shown))
-    draw_answers(rows, Path(options.picture), title=f"{title} (bright), and what was asked about (boxes)")
+    assert options.picture is not None  # or nobody would call
+    draw_answers(rows, Path(options.picture), title=f"{title} (clear, in the line), and what was asked about (boxes)")
 
 
 def _shown(answerer: Answerer, row: Mapping[str, Any], there: Sequence[str], name: str) -> Any:
     from common.plots import Shown
 
     path, gold, boxes = there
+    preprocessing = answerer.processor.preprocessing
+    assert preprocessing is not None  # it attends over photos
     photo = read_image(path)
     size = photo.size
     probabilities, output = answerer([photo], [row["question"]], return_attention=True)
     best = answerer.best(probabilities[0], 1)[0]
-    weights = maps_of(output.grid_attention.float().cpu(), answerer.model.config)[name][0].numpy()
+    weights = maps_of(needed(output.grid_attention, "attention").float().cpu(), answerer.model.config)[name][0].numpy()
     photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
     return Shown(
         photo=photo,
         size=size,
         weights=weights,
-        box=shown_box(size, answerer.processor.preprocessing),
+        box=shown_box(size, preprocessing),
         boxes=[tuple(box) for box in read_boxes(boxes) * np.array(size * 2)],
         caption=row["question"],
         gold=normalise(gold),

@@ -17,6 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from common.columns import columns_from
 from common.errors import UserError
 from common.hub import local, upload
 from common.images import read_image, shown_box
@@ -27,7 +28,7 @@ from vqa.data import read_questions
 from vqa.model import VqaModel, VqaOutput
 from vqa.options import PredictVqaOptions
 from vqa.processor import Photo, View, VqaProcessor
-from vqa.text import turned
+from vqa.text import check_question, turned
 
 _BATCH = 32  # photos encoded together
 _QUESTIONS = 256  # questions answered together: attention costs memory for each
@@ -49,8 +50,12 @@ class Answerer:
         """
         directory = local(directory)
         model = open_checkpoint(VqaModel, directory, run="a VQA")
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]  # transformers wraps `to`
         processor = VqaProcessor.from_pretrained(directory)
+        if processor.preprocessing is None and model.config.inputs != "question":
+            raise UserError(
+                f"{Path(directory) / 'preprocessing.json'}: is empty, and the model sees photos; copy it again"
+            )
         known = (len(processor.answers), processor.questions.vocab_size)
         if known != (model.config.answers, model.config.words):
             raise UserError(
@@ -73,6 +78,11 @@ class Answerer:
             self.save_pretrained(folder)
             upload(folder, name, **keywords)
 
+    @property
+    def reads(self) -> bool:
+        """Whether it reads its questions: if not, whatever is asked is the same to it."""
+        return self.model.config.inputs != "image"
+
     @torch.inference_mode()
     def __call__(
         self,
@@ -89,10 +99,29 @@ class Answerer:
         `image_index` (B,) says which photo each question is about, so that a photo is decoded and encoded once for all
         of its own; default: question i is about photo i.
         """
+        log_p, output = self.log_probabilities(
+            images, questions, image_index=image_index, return_attention=return_attention
+        )
+        return log_p.exp(), output
+
+    @property
+    def ways(self) -> tuple[Symmetry, ...]:
+        """The ways round over which it averages, the plain one first and, of a model that sees no photo, alone."""
+        return symmetries(self.model.config.test_augment if self.processor.preprocessing is not None else ())
+
+    @torch.inference_mode()
+    def log_probabilities(
+        self,
+        images: Sequence[Photo],
+        questions: Sequence[str],
+        *,
+        image_index: Sequence[int] | None = None,
+        return_attention: bool = False,
+    ) -> tuple[torch.Tensor, VqaOutput]:
+        """The same before the exponential: those of answers that are all but impossible are not lost."""
         plain = self.processor(images, questions, image_index)
         outputs, log_p = [], []
-        ways = symmetries(self.model.config.test_augment) if "pixels" in plain else symmetries(())
-        for way in ways:
+        for way in self.ways:
             inputs = dict(plain)
             if way != Symmetry():
                 inputs |= self.processor.questions([turned(question, way) for question in questions])
@@ -100,7 +129,7 @@ class Answerer:
             inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
             outputs.append(self.model(**inputs, return_attention=return_attention))
             log_p.append(outputs[-1].logits.float().log_softmax(dim=-1)[:, self.processor.answers.turned(way)])
-        return torch.stack(log_p).mean(dim=0).softmax(dim=-1).cpu(), outputs[0]
+        return torch.stack(log_p).mean(dim=0).log_softmax(dim=-1).cpu(), outputs[0]
 
     def best(self, probabilities: torch.Tensor, top: int) -> list[dict[str, Any]]:
         """`probabilities (answers,)` → the `top` most probable answers, best first."""
@@ -122,6 +151,8 @@ def predict(options: PredictVqaOptions) -> None:
     refuse_existing(options.attention_map, overwrite=options.overwrite, option="--attention-map")
     disable_progress_bar()
     answerer = Answerer.from_pretrained(find_checkpoint(options.run, options.checkpoint, task="vqa"))
+    if options.question is not None and answerer.reads:
+        check_question(options.question)
     if options.image is not None:
         _predict_one(answerer, options)
     else:
@@ -132,6 +163,7 @@ def _predict_one(answerer: Answerer, options: PredictVqaOptions) -> None:
     wants_map = options.attention_map is not None
     if wants_map and not answerer.model.config.attends:
         raise UserError(f"--attention-map: {options.run} was trained without attention, so there is nothing to draw")
+    assert options.image is not None and options.question is not None  # which go together
     photo = read_image(options.image)
     probabilities, output = answerer([photo], [options.question], return_attention=wants_map)
     best = answerer.best(probabilities[0], options.top)
@@ -154,6 +186,7 @@ def _draw(
     from common.plots import draw_attention
 
     preprocessing = answerer.processor.preprocessing
+    assert preprocessing is not None and options.question is not None and options.attention_map is not None
     maps = np.zeros((0, 1, 1)) if output.grid_attention is None else output.grid_attention[0].float().cpu().numpy()
     words: list[str] = []
     word_maps = None
@@ -174,7 +207,14 @@ def _draw(
 
 
 def _predict_many(answerer: Answerer, options: PredictVqaOptions) -> None:
+    assert options.output is not None  # which --input needs
     rows = _asked(options, needs_photo=answerer.model.config.inputs != "question")
+    if options.question is None and answerer.reads:
+        for row in rows:
+            try:
+                check_question(row["question"])
+            except UserError as error:
+                raise UserError(f"{options.input}: row {row['row']}: {error}") from None
     answered = _answer(answerer, rows, options)
     # As they were asked, whatever photos they share.
     found = [
@@ -191,6 +231,7 @@ def _predict_many(answerer: Answerer, options: PredictVqaOptions) -> None:
 
 def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> list[dict[str, Any]]:
     """The questions to answer, each with the photo as written and its file."""
+    assert options.input is not None
     source = Path(options.input)
     if source.is_dir():
         if options.question is None:
@@ -199,7 +240,7 @@ def _asked(options: PredictVqaOptions, *, needs_photo: bool) -> list[dict[str, A
         if not files:
             raise UserError(f"--input {source}: no photos in this folder ({', '.join(sorted(_PHOTOS))})")
         return [{"image": path.name, "path": str(path), "question": options.question} for path in files]
-    columns = dict(pair.split("=") for pair in options.columns)
+    columns = columns_from(options.columns)
     return read_questions(
         source, images=options.images, columns=columns, question=options.question, need_images=needs_photo
     )
@@ -223,7 +264,7 @@ def _answer(
     found: dict[int, dict[str, Any]] = {}
     paths = list(together)
     for start in tqdm(range(0, len(paths), _BATCH), unit="batch", disable=None):
-        views: dict[str, View | None] = {}
+        views: dict[str, Any] = {}  # `View`s; None for a model that sees no photo
         for path in paths[start : start + _BATCH]:
             view = _view(answerer, rows[together[path][0]], options) if sees else None
             if view is not None or not sees:

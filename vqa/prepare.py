@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
 
 from common.classifier_rows import label_names, read_photos
+from common.columns import columns_from
 from common.config import to_plain
 from common.errors import UserError
 from common.files import read_object, write_json
@@ -39,7 +40,7 @@ from vqa.prepare_splits import split_photos
 from vqa.questions import WORDINGS, Photo, Question, ask_boxes, ask_labels, balance, chance, spelled
 
 ABOUT = "about.json"
-BASELINES = ("majority", "majority_per_type", "lookup")
+BASELINES: tuple[Literal["majority", "majority_per_type", "lookup"], ...] = ("majority", "majority_per_type", "lookup")
 FEW = 500  # training photos; with so few, the 20 epochs of the configuration are too short
 
 
@@ -67,6 +68,8 @@ def prepare(options: PrepareOptions) -> Path:
     Raises `UserError` for anything wrong with the source or the options; nothing is written then.
     """
     source, output = to_path(options.source), to_path(options.output)
+    if not source.exists():
+        raise UserError(f"{options.source}: no such file or folder")
     check_output(source, output, overwrite=options.overwrite)
     cache = cache_directory(options.cache)
     if options.kind in ("labels", "boxes"):
@@ -124,7 +127,7 @@ def check_output(source: Path, output: Path, *, overwrite: bool) -> None:
 
 
 def _labelled(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names, list[str]]:
-    columns = dict(pair.split("=") for pair in options.columns)
+    columns = columns_from(options.columns)
     rows, notes = read_photos(
         options.source, images=options.images, columns=columns, skip=options.on_bad_image == "skip", cache=cache
     )
@@ -157,7 +160,7 @@ def _labelled(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names,
 
 
 def _boxed(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names, list[str]]:
-    columns = dict(pair.split("=") for pair in options.columns)
+    columns = columns_from(options.columns)
     told, root = read_boxed(options.source, format=options.format, images=options.images, columns=columns)
     names = read_names(options.names, {label for photo in told for label, _, _ in photo.things})
     skip = options.on_bad_image == "skip"
@@ -166,10 +169,10 @@ def _boxed(options: PrepareOptions, cache: Path) -> tuple[list[Photo], Names, li
     bad: list[str] = []
     for boxed in told:
         try:
-            found = checked.get(boxed.path)
+            found = checked[boxed.path]
             if isinstance(found, UserError):
                 raise found
-            things = fractions(boxed) if found is not None else []
+            things = fractions(boxed)
         except UserError as error:
             bad.append(str(error))
             if not skip:
@@ -217,7 +220,7 @@ def read_names(path: str | None, labels: set[str]) -> Names:
     for column in ("label", "name"):
         if column not in source.names:
             raise UserError(f"{path}: no column '{column}'; it has: {', '.join(source.names[:20])}")
-    columns = [name for name in ("label", "name", "category", "countable") if name in source.names]
+    columns: list[str] = [name for name in ("label", "name", "category", "countable") if name in source.names]
     known = {_plain(label) for label in labels}
     name: dict[str, str] = {}
     category: dict[str, str] = {}

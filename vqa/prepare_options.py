@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.columns import check_columns
 from common.config import options, positional
 from common.errors import UserError
-from common.options import Count
+from common.options import Count, Seed
 
 KINDS = ("what", "yes/no", "color", "category", "number", "place")
 
@@ -58,7 +59,7 @@ class QuestionOptions:
     """which part of its width and height that middle is"""
     most_counted: Annotated[int, Field(ge=1, le=10)] = 5
     """more things than this are "nhiều" """
-    balance: Annotated[float, Field(ge=1)] | None = 1.0
+    balance: Annotated[float, Field(ge=1, le=1e6)] | None = 1.0
     """of colours, numbers and places (of each thing) the commonest answer at most so many times as often as the next;
     none: as they come"""
     per_class: Count | None = None
@@ -69,7 +70,7 @@ class QuestionOptions:
             for wording in getattr(self, kind):
                 found = wording.count("{}")
                 if not wording.strip() or found != (min(found, 1) if holes is None else holes):
-                    need = {0: "write it without {}", 1: "write {} once, where the name stands"}.get(holes, "one {}")
+                    need = {0: "write it without {}", 1: "write {} once, where the name stands", None: "one {}"}[holes]
                     raise UserError(f"--{kind.replace('_', '-')} {wording!r}: {need}")
 
 
@@ -95,7 +96,7 @@ class PrepareOptions(SplitOptions, QuestionOptions):
     """folder to write; it appears whole or not at all"""
     overwrite: bool = False
     """replace the set in --output, if this command made it"""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """of splits, wordings and of which is asked: the same photos and seed give the same set"""
     names: str | None = None
     """CSV with the columns label,name[,category][,countable]: Vietnamese names of classes; default the label, its
@@ -115,9 +116,7 @@ class PrepareOptions(SplitOptions, QuestionOptions):
 
     def __post_init__(self) -> None:
         QuestionOptions.__post_init__(self)
-        for pair in self.columns:
-            if pair.count("=") != 1 or not all(pair.split("=")):
-                raise UserError(f"--columns {pair!r}: write OURS=THEIRS, for example label=nhan")
+        check_columns(self.columns, "label=nhan")
         if self.group_pattern is not None:
             try:
                 holes = re.compile(self.group_pattern).groups

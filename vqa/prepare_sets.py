@@ -18,7 +18,7 @@ from common.photos import SUFFIXES, check_photos, walk_files
 from common.records import to_path
 from common.splits import group_split
 from vqa.box_files import yolo_boxes, yolo_labels
-from vqa.color_names import ColorRule, dominant_color
+from vqa.color_names import ColorRule, commonest_color
 from vqa.prepare_options import PrepareOptions
 from vqa.prepare_splits import group_photos
 from vqa.questions import NO, WORDINGS, YES, Photo, Question, as_json, chance, count_word, place_of
@@ -125,7 +125,7 @@ def _food(folder: Path):
         things = (photo.label, photo.label, rng.choice(same), rng.choice(other))
         for wording, thing, answer in zip(rng.sample(food["yes/no"], 4), things, (YES, YES, NO, NO), strict=True):
             rows.append(_row(photo, wording, answer, "yes/no", thing=thing))
-        color = dominant_color(read_image(photo.path, shrink_to=256), FOOD_COLORS)
+        color = commonest_color(read_image(photo.path, shrink_to=256), FOOD_COLORS)
         rows.append(_row(photo, rng.choice(food["color"]), color, "color"))
         rows.append(_row(photo, rng.choice(food["category"]), kind, "category"))
         return rows
@@ -150,8 +150,8 @@ def _things(folder: Path):
     for path in _photos_in(folder):
         name = PurePath(path).stem
         if match := re.fullmatch(r"n\d{8}_\d+_(.+)", name):
-            if label := label_of.get(match[1].lower()):
-                found[label].append(path)
+            if its := label_of.get(match[1].lower()):
+                found[its].append(path)
         elif match := re.fullmatch(r"(n\d{8})_.+", name):
             single[match[1]] = path
     if len(single) != 1000:
@@ -160,15 +160,15 @@ def _things(folder: Path):
             "class a photo is of is told by its place among all 1,000"
         )
     for number, synset in enumerate(sorted(single)):
-        if label := label_of.get(number):
-            found[label].append(single[synset])
+        if its := label_of.get(number):
+            found[its].append(single[synset])
     photos = [_photo(path, folder, label) for label in category for path in sorted(found[label])]
 
     def ask(photo: Photo, seed: int) -> list[Question]:
         rng, words = chance(seed, photo.name), WORDINGS["photo"]
         same = [name for name in category if category[name] == category[photo.label] and name != photo.label]
         other = rng.choice(same if rng.random() < 0.5 else [name for name in category if name != photo.label])
-        color = dominant_color(read_image(photo.path, shrink_to=256), THING_COLORS)
+        color = commonest_color(read_image(photo.path, shrink_to=256), THING_COLORS)
         return [
             _row(photo, rng.choice(words["what"]), photo.label, "object"),
             _row(photo, rng.choice(words["yes/no"]), YES, "yes/no", thing=photo.label),
@@ -231,8 +231,9 @@ def _meal_rows(photo: Photo, things: Mapping[str, list], often: Mapping[str, int
         count = count_word(len(things[label]), 5)
         shown = as_json(things[label])
         rows.append(_row(photo, rng.choice(PART_NUMBER), count, "number", thing=COUNTED[label], boxes=shown))
-    placed = {label: place_of(things[label][0]) for label in there if len(things[label]) == 1}
-    for label in _few([label for label in placed if placed[label]], MOST_ASKED["place"], rng):
+    lone = [label for label in there if len(things[label]) == 1]
+    placed = {label: place for label in lone if (place := place_of(things[label][0]))}
+    for label in _few(list(placed), MOST_ASKED["place"], rng):
         wording = rng.choice(WORDINGS["photo"]["place"])
         rows.append(_row(photo, wording, placed[label], "place", thing=PARTS[label], boxes=as_json(things[label])))
     meals = [label for label in things if label in MEALS]

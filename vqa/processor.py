@@ -57,6 +57,8 @@ class VqaProcessor:
 
     def view(self, image: str | Path | Image.Image) -> View:
         """A photo made ready once, to be asked about as often as one likes. Raises `UserError` for a bad one."""
+        if self.preprocessing is None:
+            raise UserError("this model was trained on questions alone; it reads no photos")
         photo = image if isinstance(image, Image.Image) else read_image(image)
         return to_tensor(photo, self.preprocessing)
 

@@ -248,16 +248,14 @@ def ask_boxes(
         for thing, answer in by_photo[photo.name]:
             boxes = as_json(photo.boxes[thing]) if answer == YES else ""
             found.append(ask(photo, wordings["yes/no"], answer, "yes/no", seed, thing=thing, boxes=boxes))
-        for thing, boxes in sorted(photo.boxes.items()):
+        for thing, its in sorted(photo.boxes.items()):
             if "number" in kinds and thing not in photo.crowds | uncountable:
-                answer = count_word(len(boxes), most_counted)
-                found.append(ask(photo, wordings["number"], answer, "number", seed, thing=thing, boxes=as_json(boxes)))
-        for thing, boxes in sorted(photo.boxes.items()):
-            if "place" in kinds and len(boxes) == 1 and thing not in photo.crowds:
-                if answer := place_of(boxes[0]):
-                    found.append(
-                        ask(photo, wordings["place"], answer, "place", seed, thing=thing, boxes=as_json(boxes))
-                    )
+                answer = count_word(len(its), most_counted)
+                found.append(ask(photo, wordings["number"], answer, "number", seed, thing=thing, boxes=as_json(its)))
+        for thing, its in sorted(photo.boxes.items()):
+            if "place" in kinds and len(its) == 1 and thing not in photo.crowds:
+                if place := place_of(its[0]):
+                    found.append(ask(photo, wordings["place"], place, "place", seed, thing=thing, boxes=as_json(its)))
     return found
 
 

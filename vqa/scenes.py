@@ -167,10 +167,11 @@ def _arrange(rng: random.Random, drawn: list[tuple[str, str, str, float]]) -> tu
             width, height = np.ptp(KINDS[kind], axis=0) * size
             column, row = PLACES[place]
             x, y = _within(rng, column, width, spread), _within(rng, row, height, spread)
-            rgb = tuple(min(255, max(0, value + rng.randint(-12, 12))) for value in COLORS[color])
-            shapes.append(Shape(kind=kind, color=color, place=place, size=size, x=x, y=y, rgb=rgb))
+            r, g, b = (min(255, max(0, value + rng.randint(-12, 12))) for value in COLORS[color])
+            shapes.append(Shape(kind=kind, color=color, place=place, size=size, x=x, y=y, rgb=(r, g, b)))
         if not any(_touch(one.box, other.box) for one, other in itertools.combinations(shapes, 2)):
             return tuple(shapes)
+    raise AssertionError("the next attempt is always made")
 
 
 def _within(rng: random.Random, side: int, length: float, spread: float) -> float:
@@ -244,7 +245,7 @@ WORDINGS = {
 
 def ask(scene: Scene, rng: random.Random) -> list[Question]:
     """6 to 8 questions about the scene, as a rule; no two of the same, each with one plain answer."""
-    askers = [
+    askers: list[Callable[[Scene, random.Random], Question | None]] = [
         partial(_at_place, "color"),
         partial(_at_place, "shape"),
         partial(_at_place, rng.choice(["color", "shape"])),
@@ -259,8 +260,10 @@ def ask(scene: Scene, rng: random.Random) -> list[Question]:
     for asker in askers:
         for _ in range(4):  # not every scene lends itself to every question
             question = asker(scene, rng)
-            same = question and (question.type, question.answer, str(question.boxes))
-            if same and same not in known:
+            if question is None:
+                continue
+            same = (question.type, question.answer, str(question.boxes))
+            if same not in known:
                 known.add(same)
                 asked.append(question)
                 break
@@ -310,7 +313,7 @@ def _fact_at_place(scene: Scene, rng: random.Random) -> Question:
     """What is false of the place asked about is true of another, where the scene has one."""
     shape = rng.choice(scene.shapes)
     true = rng.random() < 0.5
-    feature, values = rng.choice([("kind", KINDS), ("color", COLORS)])
+    feature, values = rng.choice([("kind", list(KINDS)), ("color", list(COLORS))])
     own = getattr(shape, feature)
     elsewhere = sorted({getattr(other, feature) for other in scene.shapes} - {own})
     value = own if true else rng.choice(elsewhere or [value for value in values if value != own])

@@ -13,6 +13,7 @@ import datasets
 import torch
 from accelerate import Accelerator
 
+from common.columns import columns_from
 from common.config import build
 from common.encoders import Encoder
 from common.errors import UserError
@@ -35,6 +36,7 @@ from common.tables import split_table
 from common.terminal import say_result
 from common.training import Scores, evaluate, make_accelerator
 from vqa.answers import AnswerVocabulary
+from vqa.baseline_options import BaselineOptions
 from vqa.batches import QuestionBatches
 from vqa.data import VqaData, check_trained_on, load_rows, load_vqa, split_keys
 from vqa.model import VqaModel
@@ -47,7 +49,7 @@ from vqa.text import normalise
 SHUFFLED = "shuffled images: every photo exchanged for one of another group, so that no question is asked of its own"
 
 
-def load_source(options: TrainVqaOptions, cache: Path, *, boxes: bool = False) -> VqaData:
+def load_source(options: TrainVqaOptions | BaselineOptions, cache: Path, *, boxes: bool = False) -> VqaData:
     """The splits that these options name, checked (with `boxes` these, too); without --data the embedded set's."""
     source = options.data
     if source is None:
@@ -57,7 +59,7 @@ def load_source(options: TrainVqaOptions, cache: Path, *, boxes: bool = False) -
     return load_vqa(
         source,
         images=options.images,
-        columns=dict(pair.split("=") for pair in options.columns),
+        columns=columns_from(options.columns),
         validation_fraction=options.validation_fraction,
         test_fraction=options.test_fraction,
         split_seed=options.split_seed,
@@ -116,9 +118,11 @@ def scored_batches(
 ) -> list[QuestionBatches]:
     """The questions of each of these splits, with the views of their photos over which an answer is averaged."""
     ways = model.config.test_augment if model.config.inputs != "question" else ()
-    views, store = {"views": len(symmetries(ways)), "augmentation": tuple(ways)}, None
+    views: dict[str, Any] = {"views": len(symmetries(ways)), "augmentation": tuple(ways)}
+    store, preprocessing = None, processor.preprocessing
     if model.config.inputs != "question":
-        store = photo_features(model.encoder, splits, processor.preprocessing, cache, options, accelerator, **views)
+        assert preprocessing is not None  # `Answerer.from_pretrained` sees to it
+        store = photo_features(model.encoder, splits, preprocessing, cache, options, accelerator, **views)
     return [QuestionBatches(rows, processor, store=store, **views) for rows in splits]
 
 
@@ -171,11 +175,11 @@ def open_run_to_score(options: EvaluateOptions | EvaluateAttentionOptions, *, bo
     cache = cache_directory(trained.cache)
     directory = checkpoint_directory(run, options.checkpoint or trained.score)
     answerer = Answerer.from_pretrained(directory)
-    columns = dict(pair.split("=") for pair in options.columns or trained.columns)
+    columns = columns_from(options.columns or trained.columns)
     notes: list[str] = []
     if options.data is None:
         data = load_source(trained, cache, boxes=boxes)
-        key, rows = options.split, data.splits[options.split]
+        key, rows = str(options.split), data.splits[options.split]
         notes += [note for note in data.notes if "LEAK" in note]
     else:
         rows, notes = load_rows(

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from common.columns import columns_from
 from common.errors import UserError
 from common.images import Preprocessing, image_from_bytes, to_tensor
 from common.photos import PhotoFolder, broken_text, plain_text
 from common.records import to_path
-from common.streams import Row, Stream, first_rows, name_of, open_stream, plain_row
+from common.streams import Row, Stream, first_rows, name_of, open_stream, plain_row, refuse_held
 from vqa.answers import AnswerVocabulary
 from vqa.data import VqaData, load_rows, split_keys
 from vqa.options import TrainVqaOptions
@@ -26,19 +27,20 @@ from vqa.processor import VqaProcessor
 from vqa.text import QuestionProcessor
 
 _PHOTOS = ("image", "jpg", "jpeg", "png", "webp")
-NOT_INDEXED = {"photos": [], "groups": [], "rows": []}
+NOT_INDEXED: dict[str, list[str]] = {"photos": [], "groups": [], "rows": []}
 """What a run that was trained on a stream keeps of it (see `vqa.scoring.trained_on`)."""
 
 
 def load_streamed(options: TrainVqaOptions, cache: Path) -> VqaData:
     """Validation and test, indexed and checked as ever. Raises `UserError` where --data has none."""
+    assert options.data is not None  # which --streaming needs
     splits, notes = {}, []
     for name in ("validation", *["test"] * options.test):
         splits[name], more = load_rows(
             options.data,
             split=name,
             images=options.images,
-            columns=_columns(options),
+            columns=columns_from(options.columns),
             on_bad_image=options.on_bad_image,
             need_images=options.inputs != "question",
             cache_directory=cache,
@@ -65,7 +67,8 @@ def vocabularies(options: TrainVqaOptions) -> tuple[QuestionProcessor, AnswerVoc
 
 
 def _texts(options: TrainVqaOptions) -> Iterator[tuple[str, str]]:
-    columns = _columns(options)
+    assert options.streaming is not None
+    columns = columns_from(options.columns)
     rows = open_stream(options.streaming)
     if rows.column_names and not options.streaming.lower().endswith(".tar"):
         texts = [columns.get(name, name) for name in ("question", "answer")]
@@ -76,16 +79,15 @@ def _texts(options: TrainVqaOptions) -> Iterator[tuple[str, str]]:
 
 def question_stream(options: TrainVqaOptions, processor: VqaProcessor, data: VqaData) -> Stream:
     """The training batches."""
-    held = {} if options.allow_leaky_split else {
-        what: {key for rows in data.splits.values() for key in split_keys(rows)[what]} for what in ("photos", "groups")
-    }  # fmt: skip
-    root = to_path(options.images or options.data)
-    to_batch = _ToBatch(processor, _columns(options), root if root.is_dir() else root.parent, held)
+    folder = options.images or options.data
+    assert options.streaming is not None and options.stream_steps is not None and folder is not None  # as it needs
+    held: dict[str, set[str]] = {}
+    if not options.allow_leaky_split:
+        for what in ("photo", "group"):
+            held[what] = {key for rows in data.splits.values() for key in split_keys(rows)[f"{what}s"]}
+    root = to_path(folder)
+    to_batch = _ToBatch(processor, columns_from(options.columns), root if root.is_dir() else root.parent, held)
     return Stream(open_stream(options.streaming), to_batch, steps=options.stream_steps, buffer=options.shuffle_buffer)
-
-
-def _columns(options: TrainVqaOptions) -> dict[str, str]:
-    return dict(pair.split("=") for pair in options.columns)
 
 
 class _ToBatch:
@@ -99,11 +101,11 @@ class _ToBatch:
         self.presence = torch.tensor([*processor.answers.presence(), -1])
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        plain = [plain_row(row) | {"__key__": row.get("__key__")} for row in rows]
+        plain = [plain_row(row) for row in rows]
         inputs = dict(self.processor.questions([_text(row, "question", self.columns) for row in plain]))
         labels = torch.tensor(self.processor.answers.encode([_text(row, "answer", self.columns) for row in plain]))
         for row in plain:
-            self._refuse("groups", plain_text(row.get(self.columns.get("group", "group"))), row)
+            refuse_held(self.held, "group", plain_text(row.get(self.columns.get("group", "group"))), row)
         if self.processor.preprocessing is not None:
             inputs |= self._photos(plain, self.processor.preprocessing)
         batch = {"inputs": inputs, "labels": labels, "index": torch.arange(len(rows))}
@@ -115,7 +117,7 @@ class _ToBatch:
         for row in rows:
             content = self._photo(row)
             digest = sha256(content).hexdigest()
-            self._refuse("photos", digest, row)
+            refuse_held(self.held, "photo", digest, row)
             if digest not in views:
                 views[digest] = to_tensor(image_from_bytes(content, name_of(row)), preprocessing)
             which.append(list(views).index(digest))
@@ -139,13 +141,6 @@ class _ToBatch:
             raise UserError(f"{name_of(row)}: {error}") from None
         except OSError:
             raise UserError(f"{name_of(row)}: photo {value or '(none)'} cannot be read") from None
-
-    def _refuse(self, what: str, key: str, row: Row) -> None:
-        if key and key in self.held.get(what, ()):
-            raise UserError(
-                f"{name_of(row)}: its {what.removesuffix('s')} is in validation or test, too; remove it there, or add "
-                "--allow-leaky-split"
-            )
 
 
 def _text(row: Row, name: str, columns: Mapping[str, str]) -> str:

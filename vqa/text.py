@@ -31,6 +31,8 @@ from common.symmetry import Symmetry
 
 WORDS = ("pyvi", "syllable")  # segmentations with a vocabulary of our own; any other names a Hugging Face tokenizer
 PAD, UNKNOWN = "<pad>", "<unk>"
+MOST_LETTERS = 200
+"""Of a question that a person asks: beyond, a model has stopped reading for long."""
 REMEMBERED = 100_000  # questions whose ids a processor keeps: the same few thousand come back every epoch
 
 # Both spellings of an open syllable are correct Vietnamese and both occur within ViVQA (622 times hòa, 7 times hoà).
@@ -91,6 +93,20 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
+def has_words(text: str) -> bool:
+    """Whether any word or number is in a text: where there is none ("???"), nothing was asked."""
+    return any(character.isalnum() for character in normalise(text))
+
+
+def check_question(text: str) -> None:
+    """Raises `UserError` for what no model that reads its question can answer: no word, or far too many."""
+    text = " ".join(text.split())
+    if not has_words(text):
+        raise UserError(f"the question {text[:20]!r} has no word in it; ask something")
+    if len(text) > MOST_LETTERS:
+        raise UserError(f"the question is too long: {len(text):,} letters, at most {MOST_LETTERS}; shorten it")
+
+
 def plain_characters() -> dict[str, str]:
     """Characters that `normalise` writes in another way: full-width and curly ones."""
     return {chr(code): plain for code, plain in _PLAIN.items()}
@@ -104,6 +120,12 @@ def speaks_of_sides(text: str) -> bool:
 def names_place(text: str) -> bool:
     """Whether a text is the name of a place in the photo and nothing else: "ở giữa", "góc trên bên phải"."""
     return _PLACE.fullmatch(normalise(text)) is not None
+
+
+def side_phrases() -> list[str]:
+    """All that `turned` ever changes in a normalised text, the longest first."""
+    corners = [f"góc {high} bên {side}" for high in ("trên", "dưới") for side in ("trái", "phải")]
+    return corners + [f"{word} {side}" for word in ("phía", "bên") for side in _DIRECTIONS]
 
 
 def turned(text: str, way: Symmetry) -> str:
@@ -217,7 +239,7 @@ class QuestionProcessor:
 
     def asking(self) -> list[bool]:
         """For each id, whether it is a word that only asks or points ("bao nhiêu", "nằm ở đâu") and names nothing."""
-        words = self.tokenizer.convert_ids_to_tokens(range(self.vocab_size))
+        words = self.tokenizer.convert_ids_to_tokens(list(range(self.vocab_size)))
         # pyvi joins syllables by "_"; Hugging Face tokenizers mark pieces: "▁có", "Ġcó", "có@@"
         plain = [normalise(re.sub(r"_|▁|Ġ|@@$", " ", word or "")) for word in words]
         return [bool(word) and set(word.split()) <= _ASKING for word in plain]

@@ -6,19 +6,21 @@ model. What every task's training then goes through is `common/training_runs.py`
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
 
 from common.batches import check_shares
 from common.errors import UserError
 from common.features import PhotoViews
 from common.runs import cache_directory, main_first, on_main
+from common.streams import Stream
 from common.terminal import script
 from common.training_runs import (
+    Batches,
     Parts,
     encoder_note,
     make_encoder,
@@ -78,7 +80,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
     if options.inputs != "question":
         encoder = make_encoder(options)
     preprocessing = None if encoder is None else preprocessing_of(options, encoder.preprocessing)
-    if encoder is not None and rows is not None:
+    if encoder is not None and preprocessing is not None and rows is not None:
         photos = dict.fromkeys(zip(rows["image"][:], rows["image_hash"][:], strict=True))
         settle_random(options, encoder, list(photos), PhotoViews(preprocessing=preprocessing), cache)
     processor = VqaProcessor(questions, answers, preprocessing)
@@ -107,24 +109,26 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         model.grounding.asking.copy_(torch.tensor(questions.asking()))
     if encoder is not None:
         model.encoder = encoder
-    views, store = {"views": options.views, "augmentation": options.augment}, None
-    if encoder is not None and rows is not None:
+    views: dict[str, Any] = {"views": options.views, "augmentation": options.augment}
+    store = None
+    if encoder is not None and preprocessing is not None and rows is not None:
         store = photo_features(encoder, [rows], preprocessing, cache, options, accelerator, **views)
-    names = scored_splits(options)
-    plain = scored_batches(model, [data.splits[name] for name in names], processor, cache, options, accelerator)
-    scored = dict(zip(names, plain, strict=True))
+    splits = scored_splits(options)
+    plain = scored_batches(model, [data.splits[name] for name in splits], processor, cache, options, accelerator)
+    scored = dict(zip(splits, plain, strict=True))
+    train_batches: QuestionBatches | Stream
     if rows is None:
         train_batches = question_stream(options, processor, data)
     else:
         train_batches = QuestionBatches(rows, processor, store=store, **views)
-    batches = {"train": train_batches, "validation": scored["validation"]}
+    batches: Batches = {"train": train_batches, "validation": scored["validation"]}
     if not processor.answers.coverage(data.splits["validation"]["answer"][:]):
         raise UserError(
             f"--data {options.data}: no answer of validation is among the {len(answers)} learned from train; "
             "lower --min-answer-count, raise --top-answers, or check the answer column"
         )
     fingerprints, trained_in = NOT_INDEXED, None
-    if rows is not None:
+    if isinstance(train_batches, QuestionBatches):  # else a stream
         world = accelerator.num_processes
         check_shares(len(train_batches), options.batch_size, world=world, accumulation=options.accumulation)
         fingerprints = trained_on(rows)
@@ -134,7 +138,7 @@ def prepare(options: TrainVqaOptions, accelerator: Accelerator) -> Parts:
         controls.append(SHUFFLED)
     about = "encoder: none (question only)" if encoder is None else encoder_note(options, encoder)
 
-    def save(model: nn.Module, directory: Path) -> None:
+    def save(model: Any, directory: Path) -> None:
         model.save_pretrained(directory)
         processor.save_pretrained(directory)
 
