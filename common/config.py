@@ -25,7 +25,7 @@ import yaml
 from common.completion import PrintCompletion, suggest
 from common.errors import UserError
 from common.files import read_text, write_whole
-from common.yaml_files import MOST_BYTES, parse_yaml
+from common.yaml_files import MOST_BYTES, UNUSABLE, parse_yaml, unusable
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -74,6 +74,7 @@ def parse(cls: type[Options], arguments: Sequence[str] | None = None) -> Options
 def build(cls: type[Options], values: dict[str, Any], *, where: str | None = None) -> Options:
     """Make the options `cls` of plain values, checked. Raises `UserError` at the first that does not fit."""
     _refuse_unknown(cls, values, where)
+    _refuse_unusable(values, where)
     try:
         return cls(**values)
     except UserError as error:  # of options that do not go together, or of a name that there is not
@@ -141,6 +142,15 @@ def _refuse_unknown(cls: type, values: dict[str, Any], where: str | None) -> Non
             hint = f"did you mean '{close[0]}'? " if close else ""
             place = f"{where}: " if where else ""
             raise UserError(f"{place}unknown option '{key}'; {hint}allowed: {', '.join(sorted(allowed))}")
+
+
+def _refuse_unusable(values: dict[str, Any], where: str | None) -> None:
+    """Texts that no file can keep: bytes that are not UTF-8 reach Python as halves of characters."""
+    for key, value in values.items():
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(text, str) and unusable(text) for text in texts):
+            place = f"{where}: " if where else ""
+            raise UserError(f"{place}{flag(key)} {ascii(value)[:200]}: is {UNUSABLE}; write it in UTF-8")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -18,6 +18,13 @@ MOST_VALUES = 100_000
 _MOST_LETTERS = 100
 """Of a number as it is written: "1:59:59:59 ..." is one in YAML, to which each part adds two digits."""
 
+UNUSABLE = "a text that holds a null character, or half of one"
+
+
+def unusable(text: str) -> bool:
+    """Whether a text holds what no path and no UTF-8 file can: a null character, or half of one (a lone surrogate)."""
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, without numbers and texts that nothing can work with."""
@@ -34,9 +41,8 @@ class _Loader(yaml.SafeLoader):
 
     def text(self, node: yaml.ScalarNode) -> str:
         value = self.construct_yaml_str(node)
-        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-            problem = "a text that holds a null character, or half of one"
-            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        if unusable(value):
+            raise yaml.constructor.ConstructorError(problem=UNUSABLE, problem_mark=node.start_mark)
         return value
 
 

@@ -9,12 +9,12 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.classifier_rows import label_names
-from common.config import options, read_yaml, write_options
-from common.errors import plain_line
+from common.config import build, options, read_yaml, write_options
+from common.errors import UserError, plain_line
 from common.predictions import read_back
 from common.runs import write_csv
 from common.spreadsheets import no_formula, restored
@@ -177,8 +177,15 @@ class _Named:
 
 
 @few
-@given(*[texts.filter(lambda text: "\0" not in str(text)) for texts in (odd, st.lists(odd, max_size=3))])
-def test_options_survive_their_file(tmp_path_factory, name, names):
+@given(odd, st.lists(odd, max_size=3))
+@example("", ["\0"])
+@example("", ["a\udcff"])
+@example("\udcff", [])
+def test_options_survive_their_file_or_are_refused(tmp_path_factory, name, names):
     path = tmp_path_factory.mktemp("options") / "config.yaml"
-    write_options(path, _Named(name=name, names=tuple(names)), header="task: test")
+    if re.search("[\0\ud800-\udfff]", name + "".join(names)):
+        with pytest.raises(UserError, match="null character"):
+            build(_Named, {"name": name, "names": names})
+        return
+    write_options(path, build(_Named, {"name": name, "names": names}), header="task: test")
     assert read_yaml(path) == {"name": name, "names": names}
