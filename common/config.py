@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pydantic
-import yaml
 
 from common.completion import PrintCompletion, suggest
 from common.errors import UserError
 from common.files import read_text, write_whole
-from common.yaml_files import MOST_BYTES, UNUSABLE, parse_yaml, unusable
+from common.yaml_files import MOST_BYTES, UNUSABLE, dump_yaml, parse_yaml, unusable
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -112,7 +111,7 @@ def write_options(path: str | Path, values: Any, *, header: str = "") -> None:
     Left out: how this one process was started (`config`, `resume`, `overwrite`), which is no part of what it did.
     """
     kept = {key: value for key, value in to_plain(values).items() if key not in ("config", "resume", "overwrite")}
-    text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
+    text = dump_yaml(kept)
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     write_whole(Path(path), lambda file: file.write(comment + text))
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from common.config import flag
@@ -27,6 +26,7 @@ from common.runs import read_run
 from common.statistics import wilson
 from common.study_values import run_notes
 from common.tables import markdown
+from common.yaml_files import dump_yaml
 
 NOT_STATED = "not stated"
 TRAINING = "training.yaml"
@@ -83,7 +83,7 @@ def read_left(run: Path) -> Left:
 def write_training(left: Left, path: Path) -> None:
     """The run's options as `--config` takes them again, paths as names alone, and without what is one machine's."""
     kept = {name: Path(value).name if _is_path(value) else value for name, value in _kept(left).items()}
-    text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
+    text = dump_yaml(kept)
     path.write_text("# Options of the training run; paths are names alone.\n" + text, encoding="utf-8")
 
 

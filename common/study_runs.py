@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.config import read_yaml, same_value
 from common.errors import UserError
 from common.interruption import terminated_like_interrupted
@@ -33,6 +31,7 @@ from common.study_processes import Executor, Processes, run_all
 from common.study_start import Run
 from common.study_tables import write_tables
 from common.terminal import say_result
+from common.yaml_files import dump_yaml
 
 _PATHS = (
     "data",
@@ -230,7 +229,7 @@ def _list(study: Study, runs: Sequence[Run], scripts: Path, launcher: Sequence[s
         if mine:
             shown = {key: value for key, value in mine[0].options.items() if key != "seed"}
             print(f"\n{cell.name} ({cell.script})")
-            print("  " + yaml.safe_dump(shown, allow_unicode=True, sort_keys=False).strip().replace("\n", "\n  "))
+            print("  " + dump_yaml(shown).strip().replace("\n", "\n  "))
         for run in mine:
             state = "finished" if run.finished else f"$ {_shown_command(run, scripts, launcher)}"
             print(f"  seed {run.seed}: {state}")

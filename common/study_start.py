@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import yaml
-
 from common.errors import UserError
 from common.files import write_whole
 from common.study import Cell
+from common.yaml_files import dump_yaml
 
 try:
     import fcntl
@@ -117,7 +116,7 @@ def begin(run: Run, log: BinaryIO, scripts: Path, launcher: Sequence[str], pytho
     command = [*(launcher if run.resumes else [python]), str(scripts / f"{run.cell.script}.py"), *arguments]
     if "--resume" not in arguments:
         log.truncate(0)
-        text = yaml.safe_dump(run.options, allow_unicode=True, sort_keys=False)
+        text = dump_yaml(run.options)
         write_whole(run.file, lambda file: file.write(f"# script: {run.cell.script}\n{text}"))
     log.write(f"$ {shlex.join(command)}\n".encode())
     log.flush()

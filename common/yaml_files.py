@@ -1,7 +1,7 @@
 """YAML that somebody else may have written: plain values, and no more of them than the text shows.
 
-Belongs here: reading one YAML text safely. What the values mean is the caller's business (`common/config.py`,
-`common/study.py`).
+Belongs here: reading one YAML text safely, and writing one that reads back as it was. What the values mean is the
+caller's business (`common/config.py`, `common/study.py`).
 """
 
 from typing import Any
@@ -49,6 +49,22 @@ class _Loader(yaml.SafeLoader):
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which would write the odd line ends of Unicode as they are, and read them as spaces."""
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        quoted = '"' if any(letter in value for letter in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=quoted)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def dump_yaml(values: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads back to the same."""
+    return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def parse_yaml(text: str, where: str) -> Any:

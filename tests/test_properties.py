@@ -181,6 +181,7 @@ class _Named:
 @example("", ["\0"])
 @example("", ["a\udcff"])
 @example("\udcff", [])
+@example("\x85", ["a\u2028b", "\u2029"])
 def test_options_survive_their_file_or_are_refused(tmp_path_factory, name, names):
     path = tmp_path_factory.mktemp("options") / "config.yaml"
     if re.search("[\0\ud800-\udfff]", name + "".join(names)):
