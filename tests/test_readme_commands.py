@@ -229,6 +229,7 @@ def run_here(name: str, words: list[str], *, module: bool = False) -> None:
     before = sys.argv, list(sys.path)
     sys.argv = [name if module else f"scripts/{name}", *words]
     code: object = 0
+    imported = sys.modules.pop(name, None) if module else None  # or runpy warns that it is there already
     try:
         if module:
             runpy.run_module(name, run_name="__main__", alter_sys=True)
@@ -238,6 +239,8 @@ def run_here(name: str, words: list[str], *, module: bool = False) -> None:
         code = left.code or 0
     finally:
         sys.argv, sys.path[:] = before
+        if imported is not None:
+            sys.modules[name] = imported
     assert code == 0, f"{name} {shlex.join(words)}: left with {code}"
 
 
