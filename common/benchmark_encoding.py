@@ -20,7 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.benchmark import Bench, Figure, Measured, Side, has_bf16, median_ratio, ratio, side_by_side
 from common.encoders import Encoder, build_encoder, count_parameters
 from common.encoding import encode_batches, encoder_for
-from common.features import FeatureStore, View, ViewDataset, ViewSource, cached_features, collate_views
+from common.features import (
+    FeatureStore,
+    View,
+    ViewDataset,
+    ViewSource,
+    cached_features,
+    collate_views,
+    view_batches,
+)
 from common.images import normalise
 
 File = tuple[str, str]
@@ -164,7 +172,10 @@ def epoch_of_features(
     take = store.take_clips if source.frames > 1 else store.take
 
     def again() -> None:
-        _encode(encoder, loader(source, files, bench.cores, device), source, device, "fp16", pool=pool)
+        loaded = view_batches(
+            _views(source, files), batch_size=squares_at_once(device), workers=bench.cores, device=device
+        )
+        _encode(encoder, loaded, source, device, "fp16", pool=pool)
 
     def cached() -> None:
         for _ in range(epochs):
@@ -183,10 +194,14 @@ def epoch_of_features(
     return Measured(sides=[encoded, kept], figures=[figure])
 
 
+def _views(source: ViewSource, files: Sequence[File]) -> ViewDataset:
+    return ViewDataset([path for path, _ in files], [(digest, 0) for _, digest in files], source)
+
+
 def loader(source: ViewSource, files: Sequence[File], workers: int, device: torch.device) -> DataLoader:
-    """Batches of the squares of these files, as extraction loads them."""
+    """Batches of the squares of these files, by a loader's processes."""
     return DataLoader(
-        ViewDataset([path for path, _ in files], [(digest, 0) for _, digest in files], source),
+        _views(source, files),
         batch_size=max(1, squares_at_once(device) // source.frames),
         collate_fn=collate_views,
         num_workers=min(workers, len(files)),

@@ -15,7 +15,10 @@ import hashlib
 import json
 import math
 import uuid
+import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,12 +44,18 @@ from common.symmetry import symmetries
 
 _SHARD_BYTES = 16 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
 
+_AHEAD = 2  # batches that each thread loads before they are wanted, as a DataLoader's processes do
+
 Row = tuple[str, int]  # hash of a file's bytes, view (0: the plain one)
 
 
 View = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 """Pixels `(U, 3, S, S)` uint8; the part of the square that shows photo, `(4,)`, 0–1; of a clip, which of these frames
 stand where, `(T,)`, so that a frame that comes twice is encoded once; of a photo None, and U is 1."""
+
+
+Squares = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]]
+"""Pixels of several views one after another, and of these views what `collate_views` tells."""
 
 
 class ViewSource(Protocol):
@@ -102,6 +111,44 @@ class ViewDataset(Dataset):
 
     def __getitem__(self, place: int) -> View:
         return self.source.load(self.paths[place], *self.rows[place])
+
+
+def view_batches(views: ViewDataset, *, batch_size: int, workers: int, device: torch.device) -> Iterator[Squares]:
+    """Batches of the squares of these views, in order, each of about `batch_size` squares; some are loaded ahead.
+
+    On a CPU by `workers` threads: decoders leave Python's lock, and processes would have to be started, and to hand
+    each batch over, at the cost of the cores that encode. For another device by as many processes of a `DataLoader`.
+    """
+    at_once = max(1, batch_size // views.source.frames)
+    workers = min(workers, len(views))
+    if device.type != "cpu" or workers == 0:
+        yield from DataLoader(
+            views,
+            batch_size=at_once,
+            collate_fn=collate_views,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        return
+
+    def load(start: int) -> Squares:
+        return collate_views([views[place] for place in range(start, min(start + at_once, len(views)))])
+
+    # What is decoded must not share each of its small steps with all cores.
+    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Squares]] = deque()
+    try:
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # Pillow's; each photo's own way to ignore them is for one thread
+            for start in range(0, len(views), at_once):
+                waiting.append(threads.submit(load, start))
+                if len(waiting) > _AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def load_view(
@@ -299,13 +346,7 @@ def _extract(
     workers: int,
 ) -> None:
     device = accelerator.device
-    loader = DataLoader(
-        ViewDataset(paths, rows, source),
-        batch_size=max(1, batch_size // source.frames),
-        collate_fn=collate_views,
-        num_workers=min(workers, len(rows)),
-        pin_memory=device.type == "cuda",
-    )
+    views = ViewDataset(paths, rows, source)
     bar = tqdm(
         total=len(rows),
         unit=source.unit,
@@ -314,7 +355,7 @@ def _extract(
     )
     encoded = encode_batches(
         encoder,
-        loader,
+        view_batches(views, batch_size=batch_size, workers=workers, device=device),
         preprocessing=preprocessing,
         device=device,
         precision=precision,
@@ -340,7 +381,7 @@ def _extract(
     bar.close()
 
 
-def collate_views(views: Sequence[View]) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]]:
+def collate_views(views: Sequence[View]) -> Squares:
     """Squares of all rows one after another; valid parts, where each wanted square is (None: all in order), lengths."""
     pixels = torch.cat([pixels for pixels, _, _ in views])
     valid = torch.stack([valid for _, valid, _ in views])

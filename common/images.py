@@ -36,20 +36,21 @@ RESIZES = ("crop", "squash", "pad")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 _ONE_LARGE = threading.Lock()
+_GENERATOR = threading.RLock()  # torch's, which all threads share
 
 
 class TooLarge(UserError):
     """A photo of more pixels or bytes than are read."""
 
 
-def _renew_lock() -> None:
+def _renew_locks() -> None:
     """A process forked while a thread decodes would wait for ever for that thread, which it does not have."""
-    global _ONE_LARGE
-    _ONE_LARGE = threading.Lock()
+    global _ONE_LARGE, _GENERATOR
+    _ONE_LARGE, _GENERATOR = threading.Lock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,9 +255,12 @@ def augment(names: Sequence[str], preprocessing: Preprocessing) -> Callable[[Ima
 
 @contextmanager
 def seeded(seed: tuple[int, ...]) -> Iterator[None]:
-    """Inside, torch's CPU generator starts from `seed` (run, image, view, ...); outside it goes on undisturbed."""
+    """Inside, torch's CPU generator starts from `seed` (run, image, view, ...); outside it goes on undisturbed.
+
+    The generator is one for all threads: they come in one after another.
+    """
     digest = hashlib.sha256(repr(tuple(seed)).encode()).digest()
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         yield
 

@@ -69,7 +69,7 @@ class DataOptions:
     """use only the first so many photos of each file (so many clips, spread evenly over it and its classes): a
     smoke test"""
     workers: Workers = 2
-    """processes that decode beside the encoder"""
+    """processes that decode beside the encoder; threads, where the encoder is frozen and on a CPU"""
 
 
 class Streaming(Protocol):
@@ -261,4 +261,4 @@ class ScoreOptions:
     cache: str | None = None
     """folder of cached features; default the run's"""
     workers: Workers = 2
-    """processes that decode beside the encoder"""
+    """processes that decode beside the encoder; threads, where the encoder is frozen and on a CPU"""

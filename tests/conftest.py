@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from script_server import ScriptServer
 
 # A shell that is no terminal starts what it puts behind it (`&`) deaf to Ctrl-C, and runs would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,21 +39,36 @@ def mobilenet_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_script(tmp_path_factory):
-    """Run `scripts/NAME` in a new process, in the repository's root, with a cache of the test session's own."""
-    cache = tmp_path_factory.mktemp("cache")
+def script_cache(tmp_path_factory) -> dict[str, str]:
+    """What scripts that tests start have in their environment: a cache of the test session's own, and no network."""
+    return {"HOIANH_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def script_server(script_cache):
+    server = ScriptServer(ROOT, script_cache)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def run_script(script_cache, request):
+    """Run `scripts/NAME` in a process of its own, in the repository's root: a fork of `ScriptServer`, or, with a
+    launcher or with variables of the environment, a new one."""
 
     def run(*arguments: object, launcher: tuple[str, ...] = (), check: bool = True, **environment: str):
-        command = [*(launcher or (sys.executable,)), *map(str, arguments)]
-        result = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"HOIANH_CACHE": str(cache), "HF_HUB_OFFLINE": "1"} | environment,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=900,
-        )
+        if launcher or environment:
+            result = subprocess.run(
+                [*(launcher or (sys.executable,)), *map(str, arguments)],
+                cwd=ROOT,
+                env=os.environ | script_cache | environment,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=900,
+            )
+        else:
+            result = request.getfixturevalue("script_server").run([str(argument) for argument in arguments])
         if check:
             assert result.returncode == 0, result.stdout + result.stderr
         return result

@@ -170,7 +170,13 @@ def test_extraction_and_what_it_is_held_against_have_batches_of_one_size(clip, k
         device=device, is_main_process=True, process_index=0, num_processes=1, wait_for_everyone=lambda: None
     )
     monkeypatch.setattr("common.features.broadcast_object_list", lambda value: value)
-    monkeypatch.setattr("common.features.encode_batches", lambda *_, batch_size, **__: made.append(batch_size) or [])
+
+    def encode(_, batches, *, batch_size, **__):
+        next(batches)
+        made.append(batch_size)
+        return []
+
+    monkeypatch.setattr("common.features.encode_batches", encode)
     with pytest.raises(UserError, match="are not there"):  # nothing was encoded
         cached_features(
             encoder, [clip], ["0" * 64], source=source, preprocessing=source.preprocessing, workers=0,

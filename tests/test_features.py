@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+import warnings
 
 import psutil
 import pytest
@@ -16,12 +17,13 @@ from safetensors.torch import save_file
 from common import features
 from common.encoders import build_encoder
 from common.errors import UserError
-from common.features import FeatureStore, PhotoViews, cached_features
+from common.features import FeatureStore, PhotoViews, ViewDataset, cached_features, view_batches
 from common.images import Preprocessing, content_hash, normalise, read_image, to_tensor
 from common.training import make_accelerator
 from vqa.options import TrainVqaOptions
 
 PREPROCESSING = Preprocessing(size=32, resize="squash")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -162,6 +164,24 @@ def test_views_differ_and_come_out_the_same_again(photos, tmp_path):
         assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(grids[first], grids[second], strict=True))
     with pytest.raises(KeyError):
         one.take([(hashes[6], 3)])
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_threads_that_decode_change_nothing(photos, workers):
+    """The same squares in the same order: threads take turns with the one generator that augmentation draws from."""
+    source = PhotoViews(preprocessing=PREPROCESSING, augmentation=("crop", "flip", "color", "blur"))
+    rows = [(content_hash(path), view) for path in photos for view in range(6)]
+    views = ViewDataset([path for path in photos for _ in range(6)], rows, source)
+    wanted = torch.cat([pixels for pixels, _ in view_batches(views, batch_size=4, workers=0, device=CPU)])
+    torch.manual_seed(5)
+    after = torch.rand(3)
+    for _ in range(5):
+        torch.manual_seed(5)
+        threads, filters = torch.get_num_threads(), list(warnings.filters)
+        found = [pixels for pixels, _ in view_batches(views, batch_size=4, workers=workers, device=CPU)]
+        assert torch.equal(torch.cat(found), wanted) and len(found) == -(-len(rows) // 4)
+        assert torch.equal(torch.rand(3), after)
+        assert torch.get_num_threads() == threads and warnings.filters == filters
 
 
 @pytest.fixture

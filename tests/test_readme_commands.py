@@ -24,6 +24,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import accelerate.state
@@ -246,10 +247,12 @@ def run_here(name: str, words: list[str], *, module: bool = False) -> None:
 
 def serve(name: str, words: list[str]) -> None:
     pytest.importorskip("gradio")
-    command = [sys.executable, "-u", str(ROOT / "scripts" / name), *words, "--port", "0"]
+    command = [sys.executable, "-u", "-X", "faulthandler", str(ROOT / "scripts" / name), *words, "--port", "0"]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
     with subprocess.Popen(command, **told) as process:
         said: list[str] = []
+        late = threading.Timer(240, process.send_signal, [signal.SIGABRT])  # one that stands still says where
+        late.start()
         try:
             for line in process.stdout or ():
                 said.append(line)
@@ -257,6 +260,7 @@ def serve(name: str, words: list[str]) -> None:
                     process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0 and any("http://" in line for line in said), "".join(said)
         finally:
+            late.cancel()
             process.kill()
 
 
