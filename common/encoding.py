@@ -5,7 +5,7 @@ Belongs here: the order of the work. Which squares, and what becomes of their fe
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -54,7 +54,7 @@ def encode_batches(
     pool: int | None = None,
     batch_size: int = 32,
     compiled: bool = False,
-) -> Iterator[tuple[torch.Tensor, Any]]:
+) -> Generator[tuple[torch.Tensor, Any], None, None]:
     """Batches of squares `(U, 3, S, S)` uint8, each with whatever belongs to it → their features on the CPU, in order.
 
     Features are `Encoder.frozen_features` in the kind that `precision` stores; with `pool`, of a wholly frozen encoder,

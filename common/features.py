@@ -17,9 +17,9 @@ import math
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +113,9 @@ class ViewDataset(Dataset):
         return self.source.load(self.paths[place], *self.rows[place])
 
 
-def view_batches(views: ViewDataset, *, batch_size: int, workers: int, device: torch.device) -> Iterator[Squares]:
+def view_batches(
+    views: ViewDataset, *, batch_size: int, workers: int, device: torch.device
+) -> Generator[Squares, None, None]:
     """Batches of the squares of these views, in order, each of about `batch_size` squares; some are loaded ahead.
 
     On a CPU by `workers` threads: decoders leave Python's lock, and processes would have to be started, and to hand
@@ -353,31 +355,36 @@ def _extract(
         desc=f"features of {encoder.name}",
         disable=None if accelerator.is_main_process else True,
     )
-    encoded = encode_batches(
-        encoder,
-        view_batches(views, batch_size=batch_size, workers=workers, device=device),
-        preprocessing=preprocessing,
-        device=device,
-        precision=precision,
-        pool=pool,
-        batch_size=batch_size,
-        compiled=compiled,
-    )
     held: list[tuple[torch.Tensor, torch.Tensor, list[int]]] = []
     start = done = size = 0
-    for grid, (valid, places, lengths) in encoded:
-        grid = grid if places is None else grid[places]
-        if not all(map(math.isfinite, torch.stack(torch.aminmax(grid)).tolist())):  # one pass; not a number shows, too
-            raise UserError(
-                f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
-                f"or other --weights"
+    with (  # at once, if the features are refused: what waits for the collector keeps its threads until then
+        closing(view_batches(views, batch_size=batch_size, workers=workers, device=device)) as loaded,
+        closing(
+            encode_batches(
+                encoder,
+                loaded,
+                preprocessing=preprocessing,
+                device=device,
+                precision=precision,
+                pool=pool,
+                batch_size=batch_size,
+                compiled=compiled,
             )
-        held.append((grid.contiguous(), valid, lengths))
-        done, size = done + len(valid), size + grid.nbytes
-        bar.update(len(valid))
-        if size >= _SHARD_BYTES or done == len(rows):
-            _write_shard(directory, rows[start:done], held)
-            held, start, size = [], done, 0
+        ) as encoded,
+    ):
+        for grid, (valid, places, lengths) in encoded:
+            grid = grid if places is None else grid[places]
+            if not all(map(math.isfinite, torch.stack(torch.aminmax(grid)).tolist())):  # one pass; NaN shows, too
+                raise UserError(
+                    f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
+                    f"or other --weights"
+                )
+            held.append((grid.contiguous(), valid, lengths))
+            done, size = done + len(valid), size + grid.nbytes
+            bar.update(len(valid))
+            if size >= _SHARD_BYTES or done == len(rows):
+                _write_shard(directory, rows[start:done], held)
+                held, start, size = [], done, 0
     bar.close()
 
 

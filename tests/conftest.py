@@ -14,12 +14,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test processes side by side share the cores: threads of one would spin while those of the other work. Before torch is
-# imported.
-SIDE_BY_SIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // SIDE_BY_SIDE)))
+# imported, and not in the process that starts them, whose environment they get.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    side_by_side = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // side_by_side)))
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+# Files of tests that take long begin first, so that none of them is left for one process at the end.
+LONG = ("test_scripts_vqa", "test_readme_commands", "test_kills", "test_streaming", "test_benchmark", "test_study")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist's own order: by the number of tests in a file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -264,9 +264,17 @@ def test_features_that_are_no_numbers_are_refused(photos, tmp_path):
     encoder = make_encoder()
     with torch.no_grad():
         next(encoder.parameters()).fill_(1e30)
-    with pytest.raises(UserError, match="features of custom_cnn are not finite in fp16.*--feature-precision fp32"):
-        cached(encoder, photos, tmp_path, precision="fp16")
-    assert not list(tmp_path.glob("features/*/*.safetensors"))
+    cores, filters, running = torch.get_num_threads(), list(warnings.filters), threading.active_count()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(
+            UserError, match="of custom_cnn are not finite in fp16.*--feature-precision fp32"
+        ) as refused:
+            cached(encoder, photos, tmp_path, precision="fp16", workers=2)
+        assert torch.get_num_threads() == 3 and warnings.filters == filters and threading.active_count() <= running
+    finally:
+        torch.set_num_threads(cores)
+    assert refused.tb and not list(tmp_path.glob("features/*/*.safetensors"))  # while what was raised is still held
 
 
 @pytest.mark.parametrize("workers", [0, 1])
