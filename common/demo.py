@@ -249,17 +249,28 @@ def serve(options: ServeOptions, tabs: Sequence[Tab | None]) -> None:
     with own_folder() as folder, _listening(options.host, options.port) as listening:
         app = make_app([tab for tab in tabs if tab is not None], options, folder)
         shown = f"[{options.host}]" if ":" in options.host else options.host
+        lines = [f"Hỏi Ảnh: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)"]
+        if options.host not in LOCAL:
+            lines.append(f"--host {options.host}: whoever reaches this machine may ask, without a password")
         config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2)
         try:
             with terminated_like_interrupted():
-                print(f"Hỏi Ảnh: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-                if options.host not in LOCAL:
-                    print(
-                        f"--host {options.host}: whoever reaches this machine may ask, without a password", flush=True
-                    )
-                uvicorn.Server(config).run(sockets=[listening])
+                _Server(config, lines).run(sockets=[listening])
         except KeyboardInterrupt:  # which is how it ends
             print("ended; what was uploaded is deleted", flush=True)
+
+
+class _Server(uvicorn.Server):
+    """A server that says where it is when it answers, and hears Ctrl-C: before, one could be lost in an import."""
+
+    def __init__(self, config: uvicorn.Config, lines: Sequence[str]) -> None:
+        super().__init__(config)
+        self._lines = lines
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            print(*self._lines, sep="\n", flush=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -174,7 +174,7 @@ def test_extraction_and_what_it_is_held_against_have_batches_of_one_size(clip, k
     def encode(_, batches, *, batch_size, **__):
         next(batches)
         made.append(batch_size)
-        return []
+        yield from ()
 
     monkeypatch.setattr("common.features.encode_batches", encode)
     with pytest.raises(UserError, match="are not there"):  # nothing was encoded
