@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 # What training scripts import, and what takes long to import. A name that is not installed is passed over.
-_LIBRARIES = (
+LIBRARIES = (
     "accelerate",
     "datasets",
     "einops",
@@ -43,7 +43,7 @@ class Forks:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(_LIBRARIES))
+        self._context.set_forkserver_preload(list(LIBRARIES))
         self._environment = dict(environment)
 
     def start(self, script: Path, arguments: Sequence[str], log: BinaryIO) -> "Fork":

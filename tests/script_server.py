@@ -17,18 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-LIBRARIES = (
-    "accelerate",
-    "datasets",
-    "einops",
-    "evaluate",
-    "matplotlib.pyplot",
-    "safetensors.torch",
-    "sklearn.metrics",
-    "sklearn.model_selection",
-    "torchvision.transforms.v2",
-    "transformers",
-)
+from common.study_forks import LIBRARIES
 
 
 class ScriptServer:
