@@ -140,9 +140,7 @@ def view_batches(
     threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[Squares]] = deque()
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # Pillow's; each photo's own way to ignore them is for one thread
+        with warnings.catch_warnings(action="ignore"):  # Pillow's: filters are one for all threads, as in photos.py
             for start in range(0, len(views), at_once):
                 waiting.append(threads.submit(load, start))
                 if len(waiting) > _AHEAD * workers:
