@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from common.allocation import keep_freed_memory
 from common.benchmark import Bench, Measured, Part, machine
 from common.benchmark_options import BenchmarkOptions
 from common.benchmark_tables import check_page, fill_page, show
@@ -76,6 +77,8 @@ def _measure(options: BenchmarkOptions, parts: Mapping[str, Sequence[Part]]) -> 
         "in_what_is_called_fp32": False,
     }
     torch.set_num_threads(about["cores"])
+    if not torch.cuda.is_available():
+        keep_freed_memory()  # as in what is measured; the ways beside it have this, too
     found: dict[str, Any] = {"machine": about, "options": to_plain(options), "parts": {}, "missing": {}}
     found["options"] |= {"data": [Path(folder).name for folder in options.data], "output": None, "page": None}
     found["options"]["weights"] = Path(options.weights).name

@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from common.allocation import keep_freed_memory
 from common.batches import BatchSource, evaluation_batches, steps_of, train_batches
 from common.errors import UserError
 from common.interruption import Stop
@@ -92,6 +93,8 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
             f"{processes} processes were started, and Accelerate knows of {accelerator.num_processes}: set "
             "ACCELERATE_USE_CPU=true in the environment of all, or start them with a file of configs/accelerate"
         )
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator
 
 
