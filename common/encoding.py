@@ -5,7 +5,7 @@ Belongs here: the order of the work. Which squares, and what becomes of their fe
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +19,9 @@ from common.images import Preprocessing, normalise
 
 STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _THREADS = 8  # that encode at once on a CPU: with many more, they would wait for Python's lock
-_PART = 8  # squares that each has at a time: what fits the caches of a core is faster by a quarter than 32
+# Squares that each has at a time: few fit the caches of a core, and of so few the largest layers fit a heap of glibc's
+# threads (64 MB), which would be made anew for each layer otherwise.
+_PART, _PART_BF16 = 4, 8
 
 
 @contextmanager
@@ -66,16 +68,20 @@ def encode_batches(
     their way while the last ones' features come back. `compiled`: by `torch.compile`, which takes a minute at first and
     needs a C++ compiler on a CPU; every part then has as many squares, for each number would be compiled anew.
     """
-    batches = iter(batches)  # a loader's processes start now, and decode while the network is copied
     cores = torch.get_num_threads()
     workers, size, within = 2, batch_size, cores
     if device.type == "cpu":
         workers = min(cores, _THREADS)
-        size = min(batch_size, _PART * (cores // workers))
+        size = min(batch_size, (_PART_BF16 if precision == "bf16" else _PART) * (cores // workers))
         within = cores // workers
     pooled = pool is not None and encoder.frozen_part == "all"
 
+    def network() -> Callable[[torch.Tensor], torch.Tensor]:
+        fast = encoder_for(encoder, device)
+        return torch.compile(fast.frozen_features, dynamic=False) if compiled else fast.frozen_features
+
     def encode(pixels: torch.Tensor) -> torch.Tensor:
+        features = made.result()
         count = len(pixels)
         pixels = normalise(pixels.to(device, non_blocking=True), preprocessing)
         if compiled and count < size:
@@ -94,8 +100,9 @@ def encode_batches(
         exact.enter_context(exact_fp32())
     try:
         torch.set_num_threads(within)  # of this thread, too: sharing small steps, it would wait for cores that encode
-        fast = encoder_for(encoder, device)
-        features = torch.compile(fast.frozen_features, dynamic=False) if compiled else fast.frozen_features
+        made = threads.submit(network)  # while the first squares are decoded
+        if device.type != "cpu":
+            made.result()  # before a loader's processes are forked: no thread may be at work then
         for pixels, rest in batches:
             futures = [threads.submit(encode, part) for part in pixels.tensor_split(math.ceil(len(pixels) / size))]
             waiting.append((futures, rest))
