@@ -355,7 +355,11 @@ def _extract(
     )
     held: list[tuple[torch.Tensor, torch.Tensor, list[int]]] = []
     start = done = size = 0
-    with (  # at once, if the features are refused: what waits for the collector keeps its threads until then
+    writing: Future[None] | None = None
+    with (
+        # A shard is written while the next is computed; a disk that is slower than that is waited for.
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as writer,
+        # Closed at once, if the features are refused: what waits for the collector keeps its threads until then.
         closing(view_batches(views, batch_size=batch_size, workers=workers, device=device)) as loaded,
         closing(
             encode_batches(
@@ -377,12 +381,16 @@ def _extract(
                     f"features of {encoder.name} are not finite in {precision}; try --feature-precision fp32 "
                     f"or other --weights"
                 )
-            held.append((grid.contiguous(), valid, lengths))
+            held.append((grid, valid, lengths))
             done, size = done + len(valid), size + grid.nbytes
             bar.update(len(valid))
             if size >= _SHARD_BYTES or done == len(rows):
-                _write_shard(directory, rows[start:done], held)
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write_shard, directory, rows[start:done], held)
                 held, start, size = [], done, 0
+        if writing is not None:
+            writing.result()
     bar.close()
 
 
@@ -402,7 +410,7 @@ def _write_shard(
     directory: Path, rows: Sequence[Row], held: Sequence[tuple[torch.Tensor, torch.Tensor, list[int]]]
 ) -> None:
     grids, valid, _ = zip(*held, strict=True)
-    tensors = {"features": torch.cat(grids), "valid": torch.cat(valid)}
+    tensors = {"features": torch.cat(grids).contiguous(), "valid": torch.cat(valid)}
     lengths = [length for _, _, lengths in held for length in lengths]
     if set(lengths) != {1}:
         tensors["lengths"] = torch.tensor(lengths)
