@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from common.errors import plain_line
 
-_ACTIVE = re.compile(r"[\\|<]")  # what ends a cell, begins a tag, or takes the meaning from one of these
+_ACTIVE = re.compile(r"[\\|]|<(?=[a-z/!?])", re.IGNORECASE)  # ends a cell, begins a tag, or is an escape
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], *, escaped: bool = False) -> str:
