@@ -18,10 +18,13 @@ def keep_freed_memory() -> bool:
     glibc hands pieces of more than 32 MB, and the end of a heap, back to the system at once. The next step asks for
     them again, and the system has to clear every page first, which is felt in a CNN's training and in frozen features
     in fp32. What is kept may lie in the way of other sizes, so that a process grows a little until its heap has found
-    its shape. Other systems and C libraries are left as they are, and so is one that was told otherwise by the
-    environment (`mallopt(3)`).
+    its shape. Before glibc 2.35 only pieces of up to 32 MB can be kept. Other systems and C libraries are left
+    as they are, and so is one that was told otherwise by the environment (`mallopt(3)`).
     """
     if sys.platform != "linux" or any(name in os.environ for name in _SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, 2**30) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    if mallopt is None:
+        return False
+    pieces = mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25)
+    return bool(pieces and mallopt(_TRIM_THRESHOLD, 2**31 - 1))

@@ -19,8 +19,8 @@ from common.images import Preprocessing, normalise
 
 STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _THREADS = 8  # that encode at once on a CPU: with many more, they would wait for Python's lock
-# Squares that each has at a time: few fit the caches of a core, and of so few the largest layers fit a heap of glibc's
-# threads (64 MB), which would be made anew for each layer otherwise.
+# Squares per core that a thread has at a time: few fit a core's caches, and of so few the largest layers fit a heap of
+# glibc's threads (64 MB), which would be made anew for each layer otherwise.
 _PART, _PART_BF16 = 4, 8
 
 
@@ -107,7 +107,7 @@ def encode_batches(
             futures = [threads.submit(encode, part) for part in pixels.tensor_split(math.ceil(len(pixels) / size))]
             waiting.append((futures, rest))
             parts += len(futures)
-            while parts > 2 * workers:
+            while parts - len(waiting[0][0]) >= 2 * workers:  # enough to do while the oldest batch is waited for
                 futures, rest = waiting.popleft()
                 parts -= len(futures)
                 yield torch.cat([future.result() for future in futures]), rest

@@ -42,7 +42,7 @@ from common.folding import folds
 from common.images import Preprocessing, augment, read_image, seeded, to_tensor
 from common.symmetry import symmetries
 
-_SHARD_BYTES = 16 * 2**20  # of features per shard: bounds the memory of an extraction and what an interruption loses
+_SHARD_BYTES = 16 * 2**20  # of features per shard: an extraction holds two of them, and a kill loses no more
 
 _AHEAD = 2  # batches that each thread loads before they are wanted, as a DataLoader's processes do
 
@@ -358,7 +358,7 @@ def _extract(
     writing: Future[None] | None = None
     with (
         # A shard is written while the next is computed; a disk that is slower than that is waited for.
-        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as writer,
+        ThreadPoolExecutor(1) as writer,
         # Closed at once, if the features are refused: what waits for the collector keeps its threads until then.
         closing(view_batches(views, batch_size=batch_size, workers=workers, device=device)) as loaded,
         closing(
