@@ -44,6 +44,33 @@ def test_features_come_in_order_whatever_the_cores(encoder, batches, cores):
         torch.testing.assert_close(grid, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_batch_is_on_its_way_while_the_one_before_is_waited_for(encoder, precision):
+    """Else the cores would have nothing to do while the last parts of each batch are computed."""
+    events = []
+
+    def asked():
+        for number in range(4):
+            events.append(f"{number} asked for")
+            yield torch.zeros(32, 3, 16, 16, dtype=torch.uint8), number
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _, number in encode_batches(
+            encoder,
+            asked(),
+            preprocessing=encoder.preprocessing,
+            device=torch.device("cpu"),
+            precision=precision,
+        ):
+            events.append(f"{number} given")
+    finally:
+        torch.set_num_threads(threads)
+    for number in range(3):
+        assert events.index(f"{number + 1} asked for") < events.index(f"{number} given")
+
+
 def test_compiled_parts_are_of_one_size(encoder, batches, monkeypatch):
     """Compiled by a compiler that leaves all as it is: each other number of squares would be compiled anew."""
     sizes = set()
