@@ -1,6 +1,5 @@
 """Memory that was freed is there for the next step, without the system having to clear it again."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -29,11 +28,16 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(*arguments, **environment):
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch):
+    for name in allocation._SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def faults(*arguments):
     """Whether the C library was told, and how often the system had to find pages for ten steps."""
-    plain = {name: value for name, value in os.environ.items() if name not in allocation._SETTINGS}
     command = [sys.executable, "-c", STEPS, *arguments]
-    result = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return tuple(map(int, result.stdout.split()))
 
 
@@ -49,25 +53,19 @@ def test_what_is_freed_is_kept_for_the_next_step():
 
 @pytest.mark.parametrize("name", allocation._SETTINGS)
 def test_settings_of_the_environment_stand(monkeypatch, name):
-    for other in allocation._SETTINGS:
-        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, "glibc.malloc.trim_threshold=1000" if name == "GLIBC_TUNABLES" else "1000")
     monkeypatch.setattr(allocation.ctypes, "CDLL", None)  # not even asked
     assert not allocation.keep_freed_memory()
 
 
-@pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_other_systems_are_left_alone(monkeypatch, platform):
-    for name in allocation._SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(allocation.sys, "platform", platform)
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_other_systems_are_left_alone(monkeypatch, system):
+    monkeypatch.setattr(allocation.sys, "platform", system)
     monkeypatch.setattr(allocation.ctypes, "CDLL", None)
     assert not allocation.keep_freed_memory()
 
 
 def test_a_c_library_without_it_is_left_alone(monkeypatch):
-    for name in allocation._SETTINGS:
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allocation.sys, "platform", "linux")
     monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
     assert not allocation.keep_freed_memory()
@@ -75,8 +73,6 @@ def test_a_c_library_without_it_is_left_alone(monkeypatch):
 
 def test_an_older_glibc_is_told_as_much_as_it_takes(monkeypatch):
     """Before 2.35 it refuses pieces of more than 32 MB."""
-    for name in allocation._SETTINGS:
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allocation.sys, "platform", "linux")
     asked = []
 
