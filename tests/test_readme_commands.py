@@ -38,7 +38,7 @@ from common.weights import imagenet_file
 
 PAGES = ("README.md", "docs/own-data.md", "docs/measured.md", "docs/security.md")
 READ_ONLY = ("docs/scaling.md", "docs/reports/r0.md", "docs/reports/r1.md", "docs/reports/r2.md")
-READ_ONLY += ("docs/reports/r3.md", "docs/reports/r4.md")
+READ_ONLY += ("docs/reports/r3.md", "docs/reports/r4.md", "docs/attention.md")
 
 # Programs that are not run here, and why; scripts/ and modules are never among them.
 NOT_RUN = {
@@ -66,7 +66,6 @@ STAND_INS = (
     ("shards/train-*.tar", "train_video.py", "shards-clips/train-*.tar"),
     ("resnet50=FILE", "--features", "resnet50=FILE-features/features.safetensors"),
     ("mobilenet_v2=FILE", "--features", "mobilenet_v2=FILE-features/features.safetensors"),
-    ("S", "--seed", "1"),
 )
 PHOTOS = "--epochs 1 --image-size 32 --workers 0"
 CLIPS = f"{PHOTOS} --frames 3"
@@ -100,6 +99,7 @@ SMOKE_STUDIES = {
     "r3_letters": ("RNN", "", ""),
     "r3_transfer": ("MobileNetV2, probe", "image_size=32 views=2 workers=0", ""),
     "r4_vqa_attention": ("MobileNetV2, attention", SMALL_PHOTOS, ""),
+    "shapes": ("majority per type", "limit=4", ""),
     "photo": ("majority per type", "limit=4", ""),  # of VQA's studies, one trains: they are of one script
     "parts": ("majority per type", "limit=4", ""),
     "vivqa_question": ("majority", "limit=8", ""),
