@@ -114,7 +114,7 @@ def price(found: Mapping[str, Any]) -> Paper:
 
 
 def _photos(sides: Mapping[str, Any], about: Mapping[str, Any]) -> Price | str:
-    names = ["photos: decoding alone, one core", "photos: checking (hash, decoding)"]
+    names = ["photos: decoding alone", "photos: checking (hash, decoding)"]
     names += ["photos: encoding alone, fp32", "photos: encoding alone, bf16"]
     if any(name not in sides for name in names):
         return "part b has no photos"

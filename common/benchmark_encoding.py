@@ -8,6 +8,7 @@ import itertools
 import shutil
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from common.features import (
     ViewSource,
     cached_features,
     collate_views,
-    view_batches,
+    encoded_views,
 )
 from common.images import normalise
 
 File = tuple[str, str]
 """A path, and the hash of what is there."""
-_GPU_SQUARES = 8192  # at least, of an extraction on a GPU: with fewer, the start of the loading processes is most of it
+# At least so many, of an extraction: of fewer, its start and its end, in which cores wait, are a large part of it.
+_SQUARES, _GPU_SQUARES = 960, 8192
 
 
 def make_encoder(bench: Bench) -> Encoder:
@@ -59,10 +61,12 @@ def extraction(
     """Features of `files` into an empty cache, beside their decoding alone and their encoding alone.
 
     On a CPU decoding and encoding share the cores, so that both together take at least their core-seconds divided by
-    the cores. On a GPU they overlap, and the limit is the bare network on tensors that are there already, in batches of
-    the same size. `plain` measures the plain way, too (see `_plain`), all in fp32; the quickest of its settings counts.
-    What is computed in fp32 is kept in fp16, as by default; bf16 is no default: reported figures are of features
-    computed in fp32. `pool` as the task's training keeps them (see `cached_features`).
+    the cores; each of them alone has all cores for it, too. On a GPU they overlap, and the limit is the bare network on
+    tensors that are there already, in batches of the same size. Where the files are few, they are taken several times
+    over, under other hashes. `plain` measures the plain way, too (see `_plain`), all in fp32, on a CPU of the files
+    once, for it is slow; the quickest of its settings counts. What is computed in fp32 is kept in fp16, as by default;
+    bf16 is no default: reported figures are of features computed in fp32. `pool` as the task's training keeps them (see
+    `cached_features`).
     """
     device = Accelerator().device
     views = [source.load(path, digest, 0) for path, digest in files]
@@ -70,15 +74,20 @@ def extraction(
     batches = _batches(views, max(1, squares_at_once(device) // source.frames))
     measured = Measured(facts=_about(encoder, source, views, device))
     caches = (bench.folder / f"{kind}-{number}" for number in itertools.count())
-    rounds = 1
-    if device.type == "cuda":
-        rounds = -(-_GPU_SQUARES // squares)
-        measured.facts[f"rounds of {kind}"] = rounds
+    on_gpu = device.type == "cuda"
+    rounds = -(-(bench.options.squares or (_GPU_SQUARES if on_gpu else _SQUARES)) // squares)
+    measured.facts[f"rounds of {kind}"] = rounds
     many = repeated(files, rounds)
+    of_plain = many if on_gpu else files
+
+    def load(file: File) -> None:
+        source.load(*file, 0)
 
     def decode() -> None:
-        for path, digest in files:
-            source.load(path, digest, 0)
+        with ThreadPoolExecutor(bench.cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            for _ in threads.map(load, many):
+                pass
+        torch.set_num_threads(bench.cores)  # which the initializer has set for threads to come
 
     def extract(precision: str) -> None:
         cache = next(caches)
@@ -87,7 +96,7 @@ def extraction(
 
     bare = _bare(encoder, batches, source, device, rounds, pool)
     ways = {
-        "decoding alone, one core": decode,
+        "decoding alone": decode,
         "encoding alone, fp32": lambda: bare("fp16"),
         "extraction, fp32": lambda: extract("fp16"),
         "encoding alone, bf16": lambda: bare("bf16"),
@@ -95,7 +104,7 @@ def extraction(
     }
     if plain:
         for name, workers, threads in _plain_settings(bench.cores):
-            ways[name] = _plain(encoder, source, many, workers, threads, device)
+            ways[name] = _plain(encoder, source, of_plain, workers, threads, device)
         if bench.options.compile:
             ways["encoding alone, fp32, compiled"] = lambda: _encode(encoder, batches, source, device, "fp16", True)
     found = side_by_side(
@@ -107,7 +116,8 @@ def extraction(
     )
     sides = {name.removeprefix(f"{kind}: "): side for name, side in found.items()}
     for name, side in sides.items():
-        side.units = squares * (1 if name.startswith("decoding") or name.endswith("compiled") else rounds)
+        once = name.endswith("compiled") or (name.startswith("the plain way") and not on_gpu)
+        side.units = squares * (1 if once else rounds)
     measured.sides += found.values()
     for precision in ("fp32", "bf16"):
         alone, whole = sides[f"encoding alone, {precision}"], sides[f"extraction, {precision}"]
@@ -116,7 +126,7 @@ def extraction(
             what = f"{kind}: extraction, {precision}, of the bare encoder's rate"
             measured.figures.append(Figure(what=what, value=share, aim=0.95, at_most=False))
         else:
-            decoding = sides["decoding alone, one core"]
+            decoding = sides["decoding alone"]
             measured.figures.append(
                 _against_limit(f"{kind}: extraction, {precision}", decoding, alone, whole, bench.cores)
             )
@@ -149,7 +159,6 @@ def features_of(
         [path for path, _ in files],
         [digest for _, digest in files],
         source=source,
-        preprocessing=source.preprocessing,
         cache=cache or bench.folder / "cache",
         accelerator=Accelerator(),
         precision=precision,
@@ -172,10 +181,16 @@ def epoch_of_features(
     take = store.take_clips if source.frames > 1 else store.take
 
     def again() -> None:
-        loaded = view_batches(
-            _views(source, files), batch_size=squares_at_once(device), workers=bench.cores, device=device
-        )
-        _encode(encoder, loaded, source, device, "fp16", pool=pool)
+        for _ in encoded_views(
+            encoder,
+            _views(source, files),
+            device=device,
+            precision="fp16",
+            pool=pool,
+            batch_size=squares_at_once(device),
+            workers=bench.cores,
+        ):
+            pass
 
     def cached() -> None:
         for _ in range(epochs):
@@ -237,7 +252,7 @@ def _bare(
 ) -> Callable[[str], None]:
     """A function that encodes all batches, `rounds` times, in a precision: what extraction is held against."""
     if device.type != "cuda":  # each core its own squares, as in extraction: quicker than all cores on a batch
-        return lambda precision: _encode(encoder, batches, source, device, precision, pool=pool)
+        return lambda precision: _encode(encoder, list(batches) * rounds, source, device, precision, pool=pool)
     fast, tensors = encoder_for(encoder, device), on_device(batches, source, device)
     return lambda precision: run_bare(fast, tensors * rounds, precision)
 

@@ -42,6 +42,8 @@ class BenchmarkOptions:
     """how many clips of each folder are encoded, evenly spread over it; part a loads 8 of them at most"""
     photos: Count = 512
     """how many photos, evenly spread over those of --data"""
+    squares: Count | None = None
+    """how many an extraction has at least: few files are taken several times over (default 960, on a GPU 8192)"""
     encoder: str = "mobilenet_v2"
     """whose features are extracted"""
     weights: str = "none"

@@ -76,7 +76,6 @@ def photo_features(
         list(photos.values()),
         list(photos),
         source=source,
-        preprocessing=source.preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,

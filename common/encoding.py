@@ -46,6 +46,19 @@ def encoder_for(encoder: Encoder, device: torch.device) -> Encoder:
     return folded(encoder).to(device).to(memory_format=torch.channels_last)
 
 
+def shared_threads(device: torch.device) -> ThreadPoolExecutor | None:
+    """Threads for decoding squares and encoding them both: on a CPU as many as torch has.
+
+    Had both threads of their own, there would be twice as many as cores: they would take turns on these, and push each
+    other's tensors out of their caches. None on a GPU; nor where torch has a single thread, beside which there often
+    are cores that can decode (`accelerate launch` gives it one), or more than encode at once.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or not 1 < threads <= _THREADS:
+        return None
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
 def encode_batches(
     encoder: Encoder,
     batches: Iterable[tuple[torch.Tensor, Any]],
@@ -56,6 +69,7 @@ def encode_batches(
     pool: int | None = None,
     batch_size: int = 32,
     compiled: bool = False,
+    shared: ThreadPoolExecutor | None = None,
 ) -> Generator[tuple[torch.Tensor, Any], None, None]:
     """Batches of squares `(U, 3, S, S)` uint8, each with whatever belongs to it → their features on the CPU, in order.
 
@@ -67,6 +81,7 @@ def encode_batches(
     every layer, and for ever so long where the loader's processes need them too. On a GPU, the next squares are on
     their way while the last ones' features come back. `compiled`: by `torch.compile`, which takes a minute at first and
     needs a C++ compiler on a CPU; every part then has as many squares, for each number would be compiled anew.
+    `shared`: the `shared_threads` that make the batches, too, and that are the caller's to shut down.
     """
     cores = torch.get_num_threads()
     workers, size, within = 2, batch_size, cores
@@ -90,9 +105,10 @@ def encode_batches(
             grid = features(pixels)[:count]
         if pooled:
             grid = adaptive_avg_pool2d(grid.float(), pool).flatten(1)
-        return grid.to(STORED[precision]).cpu()
+        # Put in order while they are at hand: a shard of them, written later, would have to come from memory once more.
+        return grid.to(STORED[precision], memory_format=torch.contiguous_format).cpu()
 
-    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(within,))
+    threads = shared or ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(within,))
     waiting: deque[tuple[list[Future[torch.Tensor]], Any]] = deque()
     parts = 0
     exact = ExitStack()
@@ -114,6 +130,7 @@ def encode_batches(
         for futures, rest in waiting:
             yield torch.cat([future.result() for future in futures]), rest
     finally:
-        threads.shutdown(cancel_futures=True)
+        if shared is None:
+            threads.shutdown(cancel_futures=True)
         exact.close()
         torch.set_num_threads(cores)  # which the initializer has set for threads to come

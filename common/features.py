@@ -19,7 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from common.encoders import Encoder, fingerprint
-from common.encoding import encode_batches
+from common.encoding import encode_batches, shared_threads
 from common.errors import UserError, reason
 from common.files import parse_json, remove, write_whole
 from common.folding import folds
@@ -114,12 +114,18 @@ class ViewDataset(Dataset):
 
 
 def view_batches(
-    views: ViewDataset, *, batch_size: int, workers: int, device: torch.device
+    views: ViewDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    shared: ThreadPoolExecutor | None = None,
 ) -> Generator[Squares, None, None]:
     """Batches of the squares of these views, in order, each of about `batch_size` squares; some are loaded ahead.
 
-    On a CPU by `workers` threads: decoders leave Python's lock, and processes would have to be started, and to hand
-    each batch over, at the cost of the cores that encode. For another device by as many processes of a `DataLoader`.
+    On a CPU by `workers` threads, which may be `shared` with the encoder: decoders leave Python's lock, and processes
+    would have to be started, and to hand each batch over, at the cost of the cores that encode. For another device by
+    as many processes of a `DataLoader`.
     """
     at_once = max(1, batch_size // views.source.frames)
     workers = min(workers, len(views))
@@ -137,7 +143,7 @@ def view_batches(
         return collate_views([views[place] for place in range(start, min(start + at_once, len(views)))])
 
     # What is decoded must not share each of its small steps with all cores.
-    threads = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    threads = shared or ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[Squares]] = deque()
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's: filters are one for all threads, as in photos.py
@@ -148,7 +154,52 @@ def view_batches(
             while waiting:
                 yield waiting.popleft().result()
     finally:
-        threads.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        if shared is None:
+            threads.shutdown()
+
+
+def encoded_views(
+    encoder: Encoder,
+    views: ViewDataset,
+    *,
+    device: torch.device,
+    precision: str,
+    pool: int | None,
+    batch_size: int,
+    workers: int,
+    compiled: bool = False,
+) -> Generator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor | None, list[int]]], None, None]:
+    """Features of the squares of these views, in order, each batch with what `collate_views` tells of it.
+
+    `precision`, `pool`, `batch_size` and `compiled` are `encode_batches`'s; `workers` are `view_batches`'s, where there
+    are no `shared_threads`. Close it, if not all of it is wanted: what waits for the collector keeps its threads.
+    """
+    with ExitStack() as closed:
+        closed.callback(torch.set_num_threads, torch.get_num_threads())  # last: each thread sets it for those to come
+        shared = shared_threads(device)
+        if shared is not None:
+            workers = torch.get_num_threads()
+            closed.callback(shared.shutdown, cancel_futures=True)
+        loaded = closed.enter_context(
+            closing(view_batches(views, batch_size=batch_size, workers=workers, device=device, shared=shared))
+        )
+        yield from closed.enter_context(
+            closing(
+                encode_batches(
+                    encoder,
+                    loaded,
+                    preprocessing=views.source.preprocessing,
+                    device=device,
+                    precision=precision,
+                    pool=pool,
+                    batch_size=batch_size,
+                    compiled=compiled,
+                    shared=shared,
+                )
+            )
+        )
 
 
 def load_view(
@@ -239,7 +290,6 @@ def cached_features(
     hashes: Sequence[str],
     *,
     source: ViewSource,
-    preprocessing: Preprocessing,
     cache: Path,
     accelerator: Accelerator,
     precision: str = "fp16",
@@ -294,7 +344,6 @@ def cached_features(
                 [row for row, _ in share],
                 [path for _, path in share],
                 source=source,
-                preprocessing=preprocessing,
                 directory=directory,
                 accelerator=accelerator,
                 precision=precision,
@@ -336,7 +385,6 @@ def _extract(
     paths: Sequence[str],
     *,
     source: ViewSource,
-    preprocessing: Preprocessing,
     directory: Path,
     accelerator: Accelerator,
     precision: str,
@@ -345,7 +393,6 @@ def _extract(
     compiled: bool,
     workers: int,
 ) -> None:
-    device = accelerator.device
     views = ViewDataset(paths, rows, source)
     bar = tqdm(
         total=len(rows),
@@ -359,17 +406,15 @@ def _extract(
     with (
         # A shard is written while the next is computed; a disk that is slower than that is waited for.
         ThreadPoolExecutor(1) as writer,
-        # Closed at once, if the features are refused: what waits for the collector keeps its threads until then.
-        closing(view_batches(views, batch_size=batch_size, workers=workers, device=device)) as loaded,
         closing(
-            encode_batches(
+            encoded_views(
                 encoder,
-                loaded,
-                preprocessing=preprocessing,
-                device=device,
+                views,
+                device=accelerator.device,
                 precision=precision,
                 pool=pool,
                 batch_size=batch_size,
+                workers=workers,
                 compiled=compiled,
             )
         ) as encoded,
@@ -410,7 +455,7 @@ def _write_shard(
     directory: Path, rows: Sequence[Row], held: Sequence[tuple[torch.Tensor, torch.Tensor, list[int]]]
 ) -> None:
     grids, valid, _ = zip(*held, strict=True)
-    tensors = {"features": torch.cat(grids).contiguous(), "valid": torch.cat(valid)}
+    tensors = {"features": torch.cat(grids), "valid": torch.cat(valid)}
     lengths = [length for _, _, lengths in held for length in lengths]
     if set(lengths) != {1}:
         tensors["lengths"] = torch.tensor(lengths)

@@ -69,7 +69,8 @@ class DataOptions:
     """use only the first so many photos of each file (so many clips, spread evenly over it and its classes): a
     smoke test"""
     workers: Workers = 2
-    """processes that decode beside the encoder; threads, where the encoder is frozen and on a CPU"""
+    """processes that decode beside the encoder; threads, for a frozen one on a CPU (where torch has 2 to 8 threads,
+    these decode and encode in turn, and this changes nothing)"""
 
 
 class Streaming(Protocol):
@@ -261,4 +262,5 @@ class ScoreOptions:
     cache: str | None = None
     """folder of cached features; default the run's"""
     workers: Workers = 2
-    """processes that decode beside the encoder; threads, where the encoder is frozen and on a CPU"""
+    """processes that decode beside the encoder; threads, for a frozen one on a CPU (where torch has 2 to 8 threads,
+    these decode and encode in turn, and this changes nothing)"""

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.benchmark import Bench, Measured, Side, machine, ratio, side_by_side
-from common.benchmark_encoding import loader, operations, repeated, squares_at_once
+from common.benchmark_encoding import extraction, loader, operations, repeated, squares_at_once
 from common.benchmark_gpu import matmul_rate, throughput
 from common.benchmark_options import BenchmarkOptions
 from common.benchmark_run import run_benchmark
@@ -34,7 +34,7 @@ from video.sampling import Sampling
 from vqa.benchmark import PARTS as PHOTOS
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--encoder", "custom_cnn", "--image-size", "32", "--clips", "2", "--photos", "6", "--frames", "3"]
+SMALL = "--encoder custom_cnn --image-size 32 --clips 2 --photos 6 --squares 7 --frames 3".split()
 SMALL += ["--repeats", "1"]
 
 
@@ -177,10 +177,11 @@ def test_extraction_and_what_it_is_held_against_have_batches_of_one_size(clip, k
         yield from ()
 
     monkeypatch.setattr("common.features.encode_batches", encode)
+    monkeypatch.setattr("common.features.shared_threads", lambda _: None)  # so that a loader makes them here, too
     with pytest.raises(UserError, match="are not there"):  # nothing was encoded
         cached_features(
-            encoder, [clip], ["0" * 64], source=source, preprocessing=source.preprocessing, workers=0,
-            accelerator=accelerator, cache=Path(clip).parent / kind,
+            encoder, [clip], ["0" * 64], source=source, workers=0, accelerator=accelerator,
+            cache=Path(clip).parent / kind,
         )  # fmt: skip
     assert made == [squares // 3, squares]
     assert squares_at_once(device) == squares
@@ -191,6 +192,26 @@ def test_files_are_repeated_as_others():
     files = repeated([("a", "0" * 64), ("b", "1" * 64)], 3)
     assert [path for path, _ in files] == list("ababab") and len({digest for _, digest in files}) == 6
     assert all(len(digest) == 64 and int(digest, 16) >= 0 for _, digest in files)
+
+
+def test_few_files_make_an_extraction_that_is_long_enough(tmp_path):
+    """Every side counts what it did: the plain way takes each file once."""
+    loaded = []
+
+    def load(path, digest, view):
+        loaded.append(digest)
+        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([0.0, 0.0, 1.0, 1.0]), None
+
+    source = SimpleNamespace(preprocessing=Preprocessing(size=32), load=load, frames=1, unit="image", about={})
+    options = parse(BenchmarkOptions, ["--output", "x.json", *SMALL, "--squares", "5"])
+    bench = Bench(options=options, folder=tmp_path, cores=1, say=print)
+    files = [("a", "0" * 64), ("b", "1" * 60 + "0000")]
+    found = extraction(bench, build_encoder("custom_cnn", depth=1, width=4), source, files, kind="photos", plain=True)
+    units = {side.name.removeprefix("photos: "): side.units for side in found.sides}
+    assert {units.pop(name) for name in list(units) if name.startswith("the plain way")} == {2}
+    assert len(units) == 5 and set(units.values()) == {6}
+    # Once to know them; decoding and two extractions, each warmed and measured; the plain way that loads here, once.
+    assert len(loaded) == 2 + 3 * 2 * 6 + 2 and len(set(loaded)) == 6
 
 
 def test_epochs_are_counted_on_the_accelerators_device(monkeypatch):

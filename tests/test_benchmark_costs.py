@@ -23,7 +23,7 @@ def found():
         a += [side(f"{name}: decoding alone", decoding), side(f"{name}: 20 uniform frames at 96", loading)]
         a.append(side(f"{name}: checking (hash, number of frames)", checking))
     for kind, scale in (("photos", 1), ("clips of fight", 2), ("clips of ucf", 2)):
-        b += [side(f"{kind}: decoding alone, one core", 1), side(f"{kind}: encoding alone, fp32", 0.2 * scale)]
+        b += [side(f"{kind}: decoding alone", 1), side(f"{kind}: encoding alone, fp32", 0.2 * scale)]
         b.append(side(f"{kind}: encoding alone, bf16", 0.1 * scale))
     a.append(side("hashing", 0.03))
     b.append(side("photos: checking (hash, decoding)", 3.6))

@@ -106,7 +106,7 @@ def fill(paths: list[str], views: ViewSource, cache: Path, *, seconds: float = 0
     encoder.forward = slow
     hashes = [content_hash(path) for path in paths]
     accelerator = make_accelerator(TrainVqaOptions())
-    more = {"preprocessing": views.preprocessing, "precision": "fp32", "batch_size": 1, "workers": 0}
+    more = {"precision": "fp32", "batch_size": 1, "workers": 0}
     store = cached_features(encoder, paths, hashes, source=views, cache=cache, accelerator=accelerator, **more)
     rows = [(digest, 0) for digest in hashes]
     return _hash(store.take_clips(rows)[0] if views.unit == "clip" else store.take(rows)[0])

@@ -90,7 +90,7 @@ def fill_features(place: Path, made: Path) -> None:
     paths = [str(path) for path in sorted(made.glob("*.png"))]
     hashes = [content_hash(path) for path in paths]
     accelerator = make_accelerator(TrainVqaOptions())
-    more = {"source": VIEWS, "preprocessing": VIEWS.preprocessing, "cache": place, "workers": 0}
+    more = {"source": VIEWS, "cache": place, "workers": 0}
     cached_features(encoder(), paths, hashes, accelerator=accelerator, **more)
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -55,7 +56,7 @@ class Counted:
 
 def cached(encoder, photos, cache, **changes):
     options = {"preprocessing": PREPROCESSING, "precision": "fp32", "batch_size": 2, "workers": 0} | changes
-    views = PhotoViews(preprocessing=options["preprocessing"], augmentation=options.pop("augmentation", ()))
+    views = PhotoViews(preprocessing=options.pop("preprocessing"), augmentation=options.pop("augmentation", ()))
     hashes = [content_hash(path) for path in photos]
     accelerator = make_accelerator(TrainVqaOptions())
     options |= {"source": views, "cache": cache, "accelerator": accelerator}
@@ -272,6 +273,8 @@ def test_features_that_are_no_numbers_are_refused(photos, tmp_path):
         ) as refused:
             cached(encoder, photos, tmp_path, precision="fp16", workers=2)
         assert torch.get_num_threads() == 3 and warnings.filters == filters and threading.active_count() <= running
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(cores)
     assert refused.tb and not list(tmp_path.glob("features/*/*.safetensors"))  # while what was raised is still held
@@ -288,7 +291,6 @@ def test_a_photo_that_vanished_is_named(photos, tmp_path, workers):
             photos,
             hashes,
             source=PhotoViews(preprocessing=PREPROCESSING),
-            preprocessing=PREPROCESSING,
             cache=tmp_path,
             accelerator=accelerator,
             workers=workers,
@@ -315,3 +317,36 @@ def test_a_second_run_waits_for_what_the_first_is_extracting(photos, tmp_path):
     thread.join()
     assert slow.images == len(photos) and counted.images == 0
     assert all((digest, 0) in store for digest in hashes)
+
+
+@pytest.mark.parametrize(("cores", "workers", "shared"), [(2, 0, True), (2, 3, True), (1, 2, False), (3, 2, False)])
+def test_decoding_and_encoding_share_their_threads(photos, tmp_path, monkeypatch, cores, workers, shared):
+    """On a CPU: with threads of their own they would take turns on the cores. Not with one, nor with very many."""
+    decoding, encoding = set(), set()
+    load, encoder = PhotoViews.load, make_encoder()
+    forward = encoder.forward
+
+    def seen_load(self, *arguments):
+        decoding.add(threading.get_ident())
+        time.sleep(0.01)
+        return load(self, *arguments)
+
+    def seen_forward(pixels):
+        encoding.add(threading.get_ident())
+        time.sleep(0.01)
+        return forward(pixels)
+
+    monkeypatch.setattr(PhotoViews, "load", seen_load)
+    monkeypatch.setattr("common.encoding.folded", lambda encoder: encoder)
+    encoder.forward = seen_forward
+    monkeypatch.setattr("common.encoding._THREADS", 2)  # as if three were very many
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        cached(encoder, photos, tmp_path, workers=workers)
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(before)
+    assert threading.get_ident() not in decoding | encoding
+    assert 1 <= len(decoding) <= (cores if shared else workers) and 1 <= len(encoding) <= cores
+    assert len(decoding | encoding) <= cores if shared else not decoding & encoding

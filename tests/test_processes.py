@@ -62,7 +62,6 @@ def test_a_cache_that_the_other_machines_do_not_share_is_told(tmp_path, monkeypa
             paths,
             [content_hash(path) for path in paths],
             source=PhotoViews(preprocessing=encoder.preprocessing),
-            preprocessing=encoder.preprocessing,
             cache=tmp_path / "cache",
             accelerator=Accelerator(),
             workers=0,

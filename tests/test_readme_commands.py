@@ -87,7 +87,7 @@ SMOKE = {
     "evaluate_attention.py": lambda given: "--workers 0 --per-type 1",
     "benchmark.py": lambda given: (
         f"--only {'d' if '--page' in given else 'c'} --encoder custom_cnn --weights none --image-size 32 --clips 2 "
-        "--photos 6 --repeats 1"
+        "--photos 6 --squares 7 --repeats 1"
     ),
 }
 # Study → the cell that is run, and what --set gives it beside one epoch.

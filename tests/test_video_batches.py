@@ -262,7 +262,6 @@ def test_kept_features_give_the_logits_of_pixels(rows, tmp_path, train_from, rul
         rows["path"],
         rows["hash"],
         source=source,
-        preprocessing=PREPROCESSING,
         cache=tmp_path,
         accelerator=make_accelerator(SimpleNamespace(precision="no", tracker="none")),
         precision="fp32",

@@ -55,7 +55,6 @@ def extract(options: ExtractOptions) -> Path:
         list(paths.values()),
         list(paths),
         source=source,
-        preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,

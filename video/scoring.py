@@ -104,7 +104,6 @@ def clip_features(
         list(clips.values()),
         list(clips),
         source=source,
-        preprocessing=source.preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,

@@ -98,7 +98,6 @@ def photo_features(
         list(photos.values()),
         list(photos),
         source=PhotoViews(preprocessing=preprocessing, augmentation=tuple(augmentation)),
-        preprocessing=preprocessing,
         cache=cache,
         accelerator=accelerator,
         precision=options.feature_precision,
