@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from common.checkpoints import load_state, save_state, whole_directory, write_di
 from common.errors import UserError, reason
 from common.files import read_text, write_whole
 from common.options import CHECKPOINTS, TrainingOptions
+
+if TYPE_CHECKING:  # slow to import
+    from common.sharding import SharedOut
 
 RESUMES = "resumed.jsonl"
 """In a run: the epoch and step of each time that it was gone on with."""
@@ -81,11 +84,23 @@ class State:
     run: Path
     write: Callable[[nn.Module, Path], None]
     """writes what a task's `from_pretrained` needs"""
+    sharing: "SharedOut | None" = None
+    """of a `model` whose weights are shared out over the processes"""
+
+    @property
+    def newest(self) -> nn.Module:
+        """What is to be scored and saved: the average of the weights, if there is one; shared out, if the model is."""
+        return self.model if self.averaged is None else self.averaged.module
 
     @property
     def scored(self) -> nn.Module:
-        """What is scored and saved: the average of the weights, if there is one."""
-        return self.model if self.averaged is None else self.averaged.module
+        """The same, whole; of a shared-out model, as it was when last gathered."""
+        return self.newest if self.sharing is None else self.sharing.whole
+
+    def gather(self) -> None:
+        """Make whole what is to be scored and saved; call on every process."""
+        if self.sharing is not None:
+            self.sharing.gather(self.newest)
 
     def keep(self, names: list[str]) -> None:
         """Write checkpoints of the model as it is now, such as `best_loss`; call on every process."""
@@ -100,14 +115,17 @@ class State:
         saved, too; each epoch starts with some of its own. The one before is kept, should this one be damaged.
         """
         within = [] if total is None else gather_object([{"total": total.tolist(), "random": _random_state()}])
+        if total is not None:
+            self.gather()
+        # Scored and saved is the average; what goes on training is then part of the state.
+        weights = None
+        if self.averaged is not None:
+            weights = {"model": self._whole(self.model.state_dict()), "averaged": self.averaged.n_averaged}
+        optimizer = self._whole(self.optimizer.state_dict())
         if self.accelerator.is_main_process:
-            # Scored and saved is the average; what goes on training is then part of the state.
-            weights = None
-            if self.averaged is not None:
-                weights = {"model": self.model.state_dict(), "averaged": self.averaged.n_averaged}
             scaler = self.accelerator.scaler
             state = {
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "schedule": self._schedule_state(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "progress": vars(self.progress),
@@ -142,7 +160,10 @@ class State:
 
     def _restore(self, state: dict[str, Any], steps: int) -> torch.Tensor | None:
         """Raises one of half a dozen kinds of error for what is no state of this training."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        sharing, optimizer = self.sharing, _of_shapes(state["optimizer"], self.optimizer)
+        self.optimizer.load_state_dict(
+            optimizer if sharing is None else sharing.scatter_optimizer(optimizer, self.optimizer)
+        )
         _check_moments(self.optimizer)
         _check_alike(state["schedule"], self._schedule_state())
         self.schedule.load_state_dict(state["schedule"])
@@ -154,7 +175,11 @@ class State:
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
         if self.averaged is not None:
-            self.model.load_state_dict(state["weights"]["model"])
+            weights = state["weights"]["model"]
+            if sharing is None:
+                self.model.load_state_dict(weights)
+            else:
+                sharing.scatter(weights, self.model)
             self.averaged.n_averaged.copy_(state["weights"]["averaged"])
         within = state.get("processes") or []
         if not within:
@@ -165,6 +190,9 @@ class State:
             return torch.tensor(within[rank]["total"])
         together = torch.tensor([mine["total"] for mine in within]).sum(dim=0)
         return together if rank == 0 else torch.zeros_like(together)
+
+    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state if self.sharing is None else self.sharing.whole_state(state)
 
     def _schedule_state(self) -> dict[str, Any]:
         """Without its functions, which are made anew."""
@@ -232,6 +260,22 @@ def _check_alike(found: Any, expected: dict[str, Any]) -> None:
             raise ValueError(f"{name} is a {type(found[name]).__name__}, not a {type(value).__name__}")
         if isinstance(value, int) and isinstance(found[name], float):
             raise ValueError(f"{name} is {found[name]}, not a whole number")
+
+
+def _of_shapes(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state whose moments of parameters of one number have their shape, which is () or, of models that
+    are shared out, (1,)."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def of_shape(name: str, value: Any, parameter: torch.Tensor) -> Any:
+        one = isinstance(value, torch.Tensor) and value.numel() == parameter.numel() == 1 and name != "step"
+        return value.reshape(parameter.shape) if one else value
+
+    moments = {
+        index: {name: of_shape(name, value, parameters[index]) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return state | {"state": moments}
 
 
 def _check_moments(optimizer: torch.optim.Optimizer) -> None:

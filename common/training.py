@@ -40,7 +40,7 @@ from common.terminal import live, training_bar
 from common.watch import Watch
 
 _SHARED_OUT = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Ways of sharing the work in which no process has the whole model, as checkpoints and scoring expect it."""
+"""Accelerate's ways of sharing a model out, each with a way of its own to save one; ours is `common/sharding.py`."""
 _MASKED = -1  # label of a sample whose class is not in the vocabulary: no loss, never right
 
 
@@ -71,6 +71,8 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
 
         if not is_tensorboard_available():
             raise UserError("--tracker tensorboard needs TensorBoard: pip install tensorboard")
+    if options.precision == "fp16" and getattr(options, "fsdp", False):
+        raise UserError("--fsdp does not go with --precision fp16, whose losses are scaled; use --precision bf16")
     disable_progress_bar()  # transformers' own, one per saved checkpoint
     try:
         accelerator = Accelerator(
@@ -84,8 +86,8 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
         raise UserError(f"--precision {options.precision}: {error}") from None
     if accelerator.distributed_type in _SHARED_OUT:
         raise UserError(
-            f"Accelerate is set to {accelerator.distributed_type.value}, which shares a model's weights out; here each "
-            "process holds them all: use configs/accelerate/several_gpus.yaml"
+            f"Accelerate is set to {accelerator.distributed_type.value}, to share a model out; here the option --fsdp "
+            "does so: start with configs/accelerate/several_gpus.yaml, or several_nodes.yaml, and give --fsdp"
         )
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # which Accelerate itself sets for those of MPI
     if accelerator.num_processes != processes:
@@ -119,19 +121,31 @@ def fit(
     an epoch, too. `auxiliary` is the weight of what the model learns beside its answer: the cross-entropy of its
     output's `auxiliary_logits` with the batch's `auxiliary_labels`.
 
+    With `options.fsdp` and several processes they share the model out while it is trained.
+
     Raises `Interrupted` when the process was asked to stop, after a checkpoint, and `UserError` when the loss is no
     number.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     steps = steps_of(train, options.batch_size)
-    raw = make_optimizer(model, options)
+    sharing = None
+    if options.fsdp and world > 1:
+        from common.sharding import SharedOut  # slow to import
+
+        sharing = SharedOut(model, accelerator)
+    trained = model if sharing is None else sharing.trained
+    raw = make_optimizer(trained, options)
     schedule = make_schedule(raw, options, steps=steps)
     progress = Progress()
     # The schedule stays out of `prepare`: there it would step once per process instead of once per step.
-    wrapped, optimizer = accelerator.prepare(model, raw)
+    wrapped, optimizer = accelerator.prepare(model, raw) if sharing is None else (trained, accelerator.prepare(raw))
+    averaged = make_averaged(model, options)
+    if averaged is not None and sharing is not None:
+        averaged.module = sharing.share(averaged.module)
     state = State(
-        model=model,
-        averaged=make_averaged(model, options),
+        model=trained,
+        averaged=averaged,
+        sharing=sharing,
         optimizer=raw,
         schedule=schedule,
         progress=progress,
@@ -176,7 +190,7 @@ def fit(
             if progress.step == 0:
                 progress.learning_rate = schedule.get_last_lr()[0]
             rate = progress.learning_rate
-            trained = train_one_epoch(
+            while_trained = train_one_epoch(
                 wrapped,
                 batches,
                 optimizer=optimizer,
@@ -190,11 +204,15 @@ def fit(
                 auxiliary=auxiliary,
             )
             total = None
-            _synchronise_buffers(state.scored, accelerator)
+            _synchronise_buffers(state.newest, accelerator)
             bar.set_description(f"epoch {epoch}/{options.epochs}, validation")
+            state.gather()
+            scored = state.scored.to(accelerator.device)
             scores = evaluate(
-                state.scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator
+                scored, validation, batch_size=options.batch_size, workers=workers, accelerator=accelerator
             )
+            if sharing is not None:
+                scored.cpu()
             watch.after_validation(bool(np.isfinite(scores.loss[scores.gold != _MASKED]).all()))
             if options.schedule == "plateau":
                 schedule.step(scores.mean_loss)
@@ -202,8 +220,8 @@ def fit(
                 schedule.step()
             row = {
                 "epoch": epoch,
-                "train_loss": trained["loss"],
-                "train_accuracy": trained["accuracy"],
+                "train_loss": while_trained["loss"],
+                "train_accuracy": while_trained["accuracy"],
                 "validation_loss": scores.mean_loss,
                 "validation_accuracy": scores.accuracy,
                 "learning_rate": rate,
@@ -220,6 +238,7 @@ def fit(
             watch.after_epoch()
     bar.close()
     state.finish()
+    model.to(accelerator.device)
     accelerator.wait_for_everyone()
     return progress
 

@@ -32,12 +32,16 @@ def start_block(options: Any, parts: Any, accelerator: Accelerator, run: Path) -
     device = accelerator.device.type
     if device == "cuda":
         device += f" ({torch.cuda.get_device_name(accelerator.device)})"
+    processes = f"{accelerator.num_processes} process(es)"
+    if options.fsdp:
+        shares = "share the model out" if accelerator.num_processes > 1 else "one alone has nothing to share out"
+        processes += f" (--fsdp: {shares})"
     lines = [
         f"data: {parts.data}",
         *parts.notes,
         f"parameters: {trained:,} trained, {total - trained:,} frozen",
         f"training: {training}",
-        f"device: {device}, {accelerator.num_processes} process(es), precision {options.precision}",
+        f"device: {device}, {processes}, precision {options.precision}",
         f"seed: {options.seed}",
         f"run: {run}",
     ]

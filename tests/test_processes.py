@@ -47,7 +47,7 @@ def test_all_ways_have_a_configuration():
 def test_a_model_that_is_shared_out_is_refused(monkeypatch):
     shared = SimpleNamespace(distributed_type=DistributedType.FSDP)
     monkeypatch.setattr(training, "Accelerator", lambda **_: shared)
-    with pytest.raises(UserError, match="set to FSDP.*several_gpus.yaml"):
+    with pytest.raises(UserError, match="set to FSDP.*several_gpus.yaml.*--fsdp"):
         training.make_accelerator(SimpleNamespace(precision="no", tracker="none"))
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,44 +97,63 @@ def memory(bench: Bench) -> Measured:
 
 
 def two_processes(bench: Bench) -> Measured:
-    """Part f: the same training in one process and in two: the same losses, dropout 0 and even batches."""
+    """Part f: the same training in one process and in two, which hold the model whole, or share it out: the same
+    losses, dropout 0 and even batches."""
+    ways = {"1 process(es)": (1, False), "2 process(es)": (2, False), "2 process(es), --fsdp": (2, True)}
     losses, sides, starting = {}, [], []
-    for processes in (1, 2):
-        told, run = _train(bench, scenes=128, epochs=3, processes=processes)
+    for way, (processes, fsdp) in ways.items():
+        told, run = _train(bench, scenes=128, epochs=3, processes=processes, fsdp=fsdp)
         starting.append(told["all_seconds"] - told["seconds"])
         history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-        losses[processes] = [row[name] for row in history for name in ("train_loss", "validation_loss")]
+        losses[way] = [row[name] for row in history for name in ("train_loss", "validation_loss")]
         seconds = [row["seconds"] for row in history]
-        sides.append(Side(name=f"an epoch on the CPU, {processes} process(es)", seconds=seconds))
-    apart = max(abs(a - b) / abs(a) for a, b in zip(losses[1], losses[2], strict=True))
-    one, two = sides
+        sides.append(Side(name=f"an epoch on the CPU, {way}", seconds=seconds))
+    of_one, of_two, of_shared = losses.values()
+    one, two, _ = sides
     figures = [
-        Figure(what="losses of 2 processes on the CPU, from those of one, relative", value=apart, aim=1e-4, unit=""),
+        Figure(
+            what="losses of 2 processes on the CPU, from those of one, relative",
+            value=_apart(of_one, of_two),
+            aim=1e-4,
+            unit="",
+        ),
+        Figure(
+            what="losses of 2 that share the model out (--fsdp), from those of one, relative",
+            value=_apart(of_one, of_shared),
+            aim=1e-4,
+            unit="",
+        ),
         Figure(
             what="an epoch of one process on the CPU, of two",
             value=statistics.median(one.seconds) / statistics.median(two.seconds),
         ),
     ]
     sides += [
-        Side(name=f"starting {processes} process(es): Python and its imports", seconds=[seconds])
-        for processes, seconds in zip((1, 2), starting, strict=True)
+        Side(name=f"starting {way}: Python and its imports", seconds=[seconds])
+        for way, seconds in zip(ways, starting, strict=True)
     ]
-    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(losses[1], losses[2], strict=True))
+    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(of_one, of_two, strict=True))
     return Measured(sides=sides, figures=figures, notes=[f"losses of one process and of two: {pairs}"])
 
 
-def _train(bench: Bench, *, scenes: int, epochs: int, processes: int = 1) -> tuple[dict[str, Any], Path]:
+def _apart(losses: Sequence[float], others: Sequence[float]) -> float:
+    return max(abs(a - b) / abs(a) for a, b in zip(losses, others, strict=True))
+
+
+def _train(
+    bench: Bench, *, scenes: int, epochs: int, processes: int = 1, fsdp: bool = False
+) -> tuple[dict[str, Any], Path]:
     """What `vqa.benchmark_child` told of a training on so many scenes, and its run directory."""
     data = bench.folder / f"scenes-{scenes}"
     if not data.exists():
         write_shapes(data, train=scenes, validation=32, test=8)
-    run = bench.folder / f"run-{scenes}-{processes}"
+    run = bench.folder / f"run-{scenes}-{processes}{'-fsdp' * fsdp}"
     options = bench.options
     arguments = ["vqa.benchmark_child", "--data", data, "--output", run, "--cache", bench.folder / f"cache-{run.name}"]
     arguments += ["--encoder", options.encoder, "--weights", options.weights, "--train-encoder", "none"]
     arguments += ["--image-size", options.image_size, "--epochs", epochs, "--batch-size", _BATCH, "--no-test"]
     arguments += [part for name in ("question", "cell", "attention") for part in (f"--{name}-dropout", 0)]
-    arguments += ["--dropout", 0, "--segmentation", "syllable", "--workers", 1]
+    arguments += ["--dropout", 0, "--segmentation", "syllable", "--workers", 1, *["--fsdp"] * fsdp]
     threads = max(1, bench.cores // processes)
     started = time.perf_counter()
     output = child([str(argument) for argument in arguments], processes=processes, threads=threads)
