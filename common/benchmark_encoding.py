@@ -36,6 +36,7 @@ File = tuple[str, str]
 """A path, and the hash of what is there."""
 # At least so many, of an extraction: of fewer, its start and its end, in which cores wait, are a large part of it.
 _SQUARES, _GPU_SQUARES = 960, 8192
+_UNWRITTEN = ", nothing written"
 
 
 def make_encoder(bench: Bench) -> Encoder:
@@ -61,12 +62,13 @@ def extraction(
     """Features of `files` into an empty cache, beside their decoding alone and their encoding alone.
 
     On a CPU decoding and encoding share the cores, so that both together take at least their core-seconds divided by
-    the cores; each of them alone has all cores for it, too. On a GPU they overlap, and the limit is the bare network on
-    tensors that are there already, in batches of the same size. Where the files are few, they are taken several times
-    over, under other hashes. `plain` measures the plain way, too (see `_plain`), all in fp32, on a CPU of the files
-    once, for it is slow; the quickest of its settings counts. What is computed in fp32 is kept in fp16, as by default;
-    bf16 is no default: reported figures are of features computed in fp32. `pool` as the task's training keeps them (see
-    `cached_features`).
+    the cores; each of them alone has all cores for it, too. Where grids are kept whole, so that there is much to write,
+    the same is measured without writing, too, which that limit does not count. On a GPU they overlap, and the limit is
+    the bare network on tensors that are there already, in batches of the same size. Where the files are few, they are
+    taken several times over, under other hashes. `plain` measures the plain way, too (see `_plain`), all in fp32, on a
+    CPU of the files once, for it is slow; the quickest of its settings counts. What is computed in fp32 is kept in
+    fp16, as by default; bf16 is no default: reported figures are of features computed in fp32. `pool` as the task's
+    training keeps them (see `cached_features`).
     """
     device = Accelerator().device
     views = [source.load(path, digest, 0) for path, digest in files]
@@ -94,6 +96,11 @@ def extraction(
         features_of(bench, encoder, source, many, cache=cache, precision=precision, pool=pool)
         shutil.rmtree(cache)
 
+    def stream(precision: str) -> None:
+        views = _views(source, many)
+        for _ in encoded_views(encoder, views, pool=pool, **_settings(bench, device, precision)):
+            pass
+
     bare = _bare(encoder, batches, source, device, rounds, pool)
     ways = {
         "decoding alone": decode,
@@ -102,6 +109,9 @@ def extraction(
         "encoding alone, bf16": lambda: bare("bf16"),
         "extraction, bf16": lambda: extract("bf16"),
     }
+    if pool is None and not on_gpu:
+        ways[f"extraction, fp32{_UNWRITTEN}"] = lambda: stream("fp16")
+        ways[f"extraction, bf16{_UNWRITTEN}"] = lambda: stream("bf16")
     if plain:
         for name, workers, threads in _plain_settings(bench.cores):
             ways[name] = _plain(encoder, source, of_plain, workers, threads, device)
@@ -126,10 +136,12 @@ def extraction(
             what = f"{kind}: extraction, {precision}, of the bare encoder's rate"
             measured.figures.append(Figure(what=what, value=share, aim=0.95, at_most=False))
         else:
-            decoding = sides["decoding alone"]
-            measured.figures.append(
-                _against_limit(f"{kind}: extraction, {precision}", decoding, alone, whole, bench.cores)
-            )
+            limit = sides["decoding alone"], alone
+            what = f"extraction, {precision}"
+            measured.figures.append(_against_limit(f"{kind}: {what}", *limit, whole, bench.cores, aim=1.10))
+            if unwritten := sides.get(what + _UNWRITTEN):
+                what += _UNWRITTEN
+                measured.figures.append(_against_limit(f"{kind}: {what}", *limit, unwritten, bench.cores))
     if plain:
         measured.figures += _of_plain(kind, sides, quick=has_bf16() or device.type == "cuda")
         likeness = _likeness(encoder, batches[:4], source, device)
@@ -181,15 +193,7 @@ def epoch_of_features(
     take = store.take_clips if source.frames > 1 else store.take
 
     def again() -> None:
-        for _ in encoded_views(
-            encoder,
-            _views(source, files),
-            device=device,
-            precision="fp16",
-            pool=pool,
-            batch_size=squares_at_once(device),
-            workers=bench.cores,
-        ):
+        for _ in encoded_views(encoder, _views(source, files), pool=pool, **_settings(bench, device, "fp16")):
             pass
 
     def cached() -> None:
@@ -207,6 +211,16 @@ def epoch_of_features(
     kept.units = epochs * len(rows)
     figure = ratio(f"{kind}: encoding an epoch's features again, of the cache", encoded, kept, aim=60, at_most=False)
     return Measured(sides=[encoded, kept], figures=[figure])
+
+
+def _settings(bench: Bench, device: torch.device, precision: str) -> dict[str, Any]:
+    """Of `encoded_views`, as `cached_features` has them."""
+    return {
+        "device": device,
+        "precision": precision,
+        "batch_size": squares_at_once(device),
+        "workers": bench.cores,
+    }
 
 
 def _views(source: ViewSource, files: Sequence[File]) -> ViewDataset:
@@ -347,13 +361,15 @@ def _of_plain(kind: str, sides: dict[str, Side], *, quick: bool) -> list[Figure]
     return figures
 
 
-def _against_limit(what: str, decoding: Side, encoding: Side, whole: Side, cores: int) -> Figure:
+def _against_limit(
+    what: str, decoding: Side, encoding: Side, whole: Side, cores: int, *, aim: float | None = None
+) -> Figure:
     """Wall time in (decoding + encoding, in core-seconds) / cores; by processor time, what is done in all in these."""
     limit = [d + e for d, e in zip(decoding.core_seconds, encoding.core_seconds, strict=True)]
     return Figure(
         what=f"{what}, of (decoding + encoding) / {cores} cores",
         value=median_ratio(whole.seconds, [seconds / cores for seconds in limit]),
-        aim=1.10,
+        aim=aim,
         cores=median_ratio(whole.core_seconds, limit),
     )
 

@@ -209,9 +209,16 @@ def test_few_files_make_an_extraction_that_is_long_enough(tmp_path):
     found = extraction(bench, build_encoder("custom_cnn", depth=1, width=4), source, files, kind="photos", plain=True)
     units = {side.name.removeprefix("photos: "): side.units for side in found.sides}
     assert {units.pop(name) for name in list(units) if name.startswith("the plain way")} == {2}
-    assert len(units) == 5 and set(units.values()) == {6}
-    # Once to know them; decoding and two extractions, each warmed and measured; the plain way that loads here, once.
-    assert len(loaded) == 2 + 3 * 2 * 6 + 2 and len(set(loaded)) == 6
+    assert len(units) == 7 and set(units.values()) == {6}
+    # Once to know them; decoding and four extractions, two of which write nothing, each warmed and measured; the plain
+    # way that loads here, once.
+    assert len(loaded) == 2 + 5 * 2 * 6 + 2 and len(set(loaded)) == 6
+    unwritten = [
+        figure
+        for figure in found.figures
+        if figure.what.endswith("nothing written, of (decoding + encoding) / 1 cores")
+    ]
+    assert [figure.aim for figure in unwritten] == [None, None]
 
 
 def test_epochs_are_counted_on_the_accelerators_device(monkeypatch):
