@@ -31,7 +31,7 @@ class SharedOut:
     """
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
-        self._device = accelerator.device
+        self._device, self._saves = accelerator.device, accelerator.is_main_process
         self._mesh = init_device_mesh(self._device.type, (accelerator.num_processes,))
         with torch.no_grad():  # the first process's weights become those of all
             for tensor in model.state_dict().values():
@@ -80,10 +80,14 @@ class SharedOut:
         return state | {"state": shared}
 
     def whole_state(self, state: Any) -> Any:
-        """A state dict, of a model or an optimiser, with what is shared out whole and on the CPU."""
+        """A state dict, of a model or an optimiser, with what is shared out whole and on the CPU; None for that on all
+        processes but the main one, which alone saves it."""
         if isinstance(state, dict):
             return {name: self.whole_state(value) for name, value in state.items()}
-        return _whole(state).cpu() if isinstance(state, DTensor) else state
+        if not isinstance(state, DTensor):
+            return state
+        whole = _whole(state)
+        return whole.cpu() if self._saves else None
 
 
 def _units(model: nn.Module) -> list[nn.Module]:
