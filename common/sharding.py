@@ -6,8 +6,8 @@ only with --fsdp. Not Accelerate's own FSDP, which it turns on only beside sever
 where the tests try it.
 
 A shared-out tensor is a `DTensor`: it has the whole's shape, and each process holds some of its rows. In a step a
-process holds whole, beside its shares, the unit that is being computed and what belongs to no unit. Validation and
-saving want the whole model, at 4 bytes a parameter.
+process holds whole, beside its shares, the units that are being computed and what belongs to no unit; in bf16 also
+autocast's copies of what is trained. Validation and saving want the whole model. (docs/scaling.md has the bytes.)
 """
 
 import copy
@@ -21,6 +21,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from common.errors import UserError
+
 _UNIT = 1_000_000  # parameters; fewer are not worth messages of their own
 
 
@@ -28,9 +30,13 @@ class SharedOut:
     """One training of a model that is shared out. All methods are to be called on every process.
 
     `whole`: the model that was given, which stays on the CPU but while it is scored; `trained`: a copy, shared out.
+    Raises `UserError` for a parameter that has no numbers.
     """
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.numel() == 0:
+                raise UserError(f"--fsdp: {name} has no numbers, and torch cannot share it out; leave --fsdp out")
         self._device, self._saves = accelerator.device, accelerator.is_main_process
         self._mesh = init_device_mesh(self._device.type, (accelerator.num_processes,))
         with torch.no_grad():  # the first process's weights become those of all

@@ -28,6 +28,7 @@ VARIANTS = {
     "sgd": {"optimizer": "sgd", "schedule": "plateau"},
     "averaged": {"weight_averaging": 0.9, "encoder_learning_rate": 0.01, "label_smoothing": 0.1},
 }
+DROPOUT = 0.3
 ENCODERS = ("mobilenet_v2", "custom_cnn", "resnet18", "resnet50", "vgg16", "alexnet", "googlenet")
 
 
@@ -56,18 +57,19 @@ def main(out: Path) -> None:
         "losses": {name: losses(out / name, **changes) for name, changes in VARIANTS.items()},
         "resumed": {name: resumed(out / f"{name}-resumed", **changes) for name, changes in VARIANTS.items()},
         "held": held(accelerator),
-        "dropout": without_time(train(out / "dropout", Deep(dropout=0.3), fsdp=True, **OPTIONS)[0].history),
+        "dropout": losses(out / "dropout", dropout=DROPOUT),
     }
+    killed(out / "killed", fsdp=True)
     sharding._UNIT = 5_000
     figures["encoders"] = {name: encoded(name, accelerator) for name in (*ENCODERS, f"hf:{out / 'vit'}")}
     figures["finished"] = finished(accelerator)
     (out / f"rank{accelerator.process_index}.json").write_text(json.dumps(figures), encoding="utf-8")
 
 
-def losses(run: Path, **changes) -> dict:
+def losses(run: Path, dropout: float = 0.0, **changes) -> dict:
     """Histories with the model whole and shared out, and how far their last weights are apart."""
-    whole, model = train(run / "whole", Deep(), **OPTIONS, **changes)
-    shared, same = train(run / "shared", Deep(), fsdp=True, **OPTIONS, **changes)
+    whole, _ = train(run / "whole", Deep(dropout), **OPTIONS, **changes)
+    shared, same = train(run / "shared", Deep(dropout), fsdp=True, **OPTIONS, **changes)
     assert all(type(parameter) is nn.Parameter for parameter in same.parameters())
     kept = [load_file(run / name / "checkpoints" / "best_loss" / "model.safetensors") for name in ("whole", "shared")]
     apart = max(float((kept[0][name].double() - kept[1][name].double()).abs().max()) for name in kept[0])
@@ -78,18 +80,24 @@ def resumed(run: Path, **changes) -> dict:
     """Histories of runs that were killed in their second epoch, each gone on with in another way."""
     found = {}
     for first, then in ((True, True), (True, False), (False, True)):
-        options = OPTIONS | changes | {"checkpoint_minutes": 1e-9}
-        here = run / f"{first}-{then}"
-        try:
-            train(here, Deep(), fsdp=first, train_on=Mortal(24, 1, last=8), **options)
-            raise AssertionError("nothing killed it")
-        except Killed:
-            pass
-        last, again = whole_directory(here / "checkpoints" / "last"), Deep()
-        again.load_state_dict(load_file(last / "model.safetensors"))
-        progress, _ = train(here, again, resume=last, fsdp=then, **options)
-        found[f"{first}-{then}"] = without_time(progress.history)
+        here = killed(run / f"{first}-{then}", fsdp=first, **changes)
+        found[f"{first}-{then}"] = go_on(here, fsdp=then, **changes)
     return found
+
+
+def killed(run: Path, **changes) -> Path:
+    """A run that was killed in its second epoch, after a checkpoint there."""
+    try:
+        train(run, Deep(), train_on=Mortal(24, 1, last=8), checkpoint_minutes=1e-9, **OPTIONS, **changes)
+    except Killed:
+        return run
+    raise AssertionError("nothing killed it")
+
+
+def go_on(run: Path, **changes) -> list:
+    last, again = whole_directory(run / "checkpoints" / "last"), Deep()
+    again.load_state_dict(load_file(last / "model.safetensors"))
+    return without_time(train(run, again, resume=last, **OPTIONS, **changes)[0].history)
 
 
 def held(accelerator) -> dict:

@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sharding_world import ENCODERS, OPTIONS, VARIANTS, Deep
+import torch
+from accelerate import Accelerator
+from sharding_world import ENCODERS, OPTIONS, VARIANTS, Deep, go_on
 from test_training import train, without_time
 from test_transformers_encoders import tiny
 from torch import nn
@@ -22,9 +24,14 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> list[dict]:
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def world(folder) -> list[dict]:
     """What each of the two processes found."""
-    out = tmp_path_factory.mktemp("world")
+    out = folder
     tiny("vit").save_pretrained(out / "vit")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -41,13 +48,27 @@ def close(history, other) -> bool:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_it_trains_as_a_whole_model_does(world, variant, tmp_path):
+def test_it_trains_as_a_whole_model_does(world, variant):
     for found in (rank["losses"][variant] for rank in world):
         assert close(found["shared"], found["whole"]) and found["apart"] < 1e-6
         assert found["whole"][-1]["validation_loss"] != found["whole"][0]["validation_loss"]
-    alone = without_time(train(tmp_path, Deep(), fsdp=True, **OPTIONS, **VARIANTS[variant])[0].history)
-    # BatchNorm sees half a batch in each of two processes, so that one alone is another training, of as many epochs.
-    assert [row["epoch"] for row in alone] == [1, 2, 3]
+
+
+def test_so_it_does_with_dropout(world):
+    found = world[0]["dropout"]
+    assert close(found["shared"], found["whole"]) and found["apart"] < 1e-6
+    assert not close(found["whole"], world[0]["losses"]["adamw"]["whole"])
+
+
+def test_one_process_alone_has_nothing_to_share_out(tmp_path):
+    shared, whole = (train(tmp_path / str(fsdp), Deep(), fsdp=fsdp, **OPTIONS)[0].history for fsdp in (True, False))
+    assert without_time(shared) == without_time(whole)
+
+
+def test_one_process_goes_on_where_two_stopped(world, folder):
+    history = go_on(folder / "killed")
+    # BatchNorm sees whole batches here and half of them there, so that what follows is another training.
+    assert [row["epoch"] for row in history] == [1, 2, 3] and history[0] == world[0]["losses"]["adamw"]["shared"][0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -92,6 +113,13 @@ def test_a_unit_in_a_unit_counts_once():
     inner = nn.Linear(1500, 1500)
     block = nn.Sequential(inner, nn.Linear(1500, 10))  # what is beside the inner one is too little for its own
     assert sharding._units(nn.Sequential(block, nn.Linear(4, 4))) == [inner]
+
+
+def test_a_parameter_without_numbers_is_refused():
+    model = nn.Module()
+    model.registers = nn.Parameter(torch.zeros(0, 4))
+    with pytest.raises(UserError, match="--fsdp: registers has no numbers"):
+        sharding.SharedOut(model, Accelerator())
 
 
 def test_fp16_is_refused():
