@@ -21,7 +21,7 @@ class BenchmarkOptions:
 
     a loading clips against decoding them; b extraction of features against decoding and encoding alone; c an epoch from
     the cache against encoding again; d our training step against a loop written by hand; e memory at 10 times the data;
-    f two processes against one, each with the whole model or with its share; g (with a GPU) its throughput, its
+    f two processes against one, with whole models and with one shared out; g (with a GPU) its throughput, its
     precisions, and whether it waits for data.
 
     examples:

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import nn
+from torch.distributed import ReduceOp, reduce_scatter_tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -30,7 +31,7 @@ class SharedOut:
     """One training of a model that is shared out. All methods are to be called on every process.
 
     `whole`: the model that was given, which stays on the CPU but while it is scored; `trained`: a copy, shared out.
-    Raises `UserError` for a parameter that has no numbers.
+    Raises `UserError` for a parameter that has no numbers, and for processes that cannot average gradients.
     """
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
@@ -39,6 +40,12 @@ class SharedOut:
                 raise UserError(f"--fsdp: {name} has no numbers, and torch cannot share it out; leave --fsdp out")
         self._device, self._saves = accelerator.device, accelerator.is_main_process
         self._mesh = init_device_mesh(self._device.type, (accelerator.num_processes,))
+        mean, ones = torch.zeros(1, device=self._device), torch.ones(accelerator.num_processes, device=self._device)
+        reduce_scatter_tensor(mean, ones, op=ReduceOp.AVG)  # as gradients are; gloo of torch 2.7 quietly adds them up
+        if mean.item() != 1:
+            raise UserError(
+                f"--fsdp: torch {torch.__version__} does not average over processes on this device; install a newer one"
+            )
         with torch.no_grad():  # the first process's weights become those of all
             for tensor in model.state_dict().values():
                 tensor.copy_(broadcast(tensor.to(self._device)))

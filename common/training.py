@@ -21,7 +21,14 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, gather_object, send_to_device, set_seed
+from accelerate.utils import (
+    DistributedType,
+    broadcast,
+    gather_object,
+    is_torch_version,
+    send_to_device,
+    set_seed,
+)
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.optim.swa_utils import AveragedModel
@@ -71,8 +78,13 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
 
         if not is_tensorboard_available():
             raise UserError("--tracker tensorboard needs TensorBoard: pip install tensorboard")
-    if options.precision == "fp16" and getattr(options, "fsdp", False):
-        raise UserError("--fsdp does not go with --precision fp16, whose losses are scaled; use --precision bf16")
+    if getattr(options, "fsdp", False):
+        if options.precision == "fp16":
+            raise UserError("--fsdp does not go with --precision fp16, whose losses are scaled; use --precision bf16")
+        if not is_torch_version(
+            ">=", "2.7"
+        ):  # 2.6's cannot do without a GPU, so that no test would hold it to anything
+            raise UserError(f"--fsdp needs torch 2.7 or newer, and this is {torch.__version__}")
     disable_progress_bar()  # transformers' own, one per saved checkpoint
     try:
         accelerator = Accelerator(

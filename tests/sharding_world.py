@@ -25,7 +25,7 @@ from common.training import make_accelerator
 OPTIONS = {"epochs": 3, "accumulation": 2, "clip": 0.5}
 VARIANTS = {
     "adamw": {},
-    "sgd": {"optimizer": "sgd", "schedule": "plateau"},
+    "sgd": {"optimizer": "sgd", "schedule": "plateau", "clip": 0.0},  # nothing here hides the gradient's size
     "averaged": {"weight_averaging": 0.9, "encoder_learning_rate": 0.01, "label_smoothing": 0.1},
 }
 DROPOUT = 0.3
@@ -68,8 +68,8 @@ def main(out: Path) -> None:
 
 def losses(run: Path, dropout: float = 0.0, **changes) -> dict:
     """Histories with the model whole and shared out, and how far their last weights are apart."""
-    whole, _ = train(run / "whole", Deep(dropout), **OPTIONS, **changes)
-    shared, same = train(run / "shared", Deep(dropout), fsdp=True, **OPTIONS, **changes)
+    whole, _ = train(run / "whole", Deep(dropout), **OPTIONS | changes)
+    shared, same = train(run / "shared", Deep(dropout), fsdp=True, **OPTIONS | changes)
     assert all(type(parameter) is nn.Parameter for parameter in same.parameters())
     kept = [load_file(run / name / "checkpoints" / "best_loss" / "model.safetensors") for name in ("whole", "shared")]
     apart = max(float((kept[0][name].double() - kept[1][name].double()).abs().max()) for name in kept[0])
@@ -88,7 +88,7 @@ def resumed(run: Path, **changes) -> dict:
 def killed(run: Path, **changes) -> Path:
     """A run that was killed in its second epoch, after a checkpoint there."""
     try:
-        train(run, Deep(), train_on=Mortal(24, 1, last=8), checkpoint_minutes=1e-9, **OPTIONS, **changes)
+        train(run, Deep(), train_on=Mortal(24, 1, last=8), checkpoint_minutes=1e-9, **OPTIONS | changes)
     except Killed:
         return run
     raise AssertionError("nothing killed it")
@@ -97,7 +97,7 @@ def killed(run: Path, **changes) -> Path:
 def go_on(run: Path, **changes) -> list:
     last, again = whole_directory(run / "checkpoints" / "last"), Deep()
     again.load_state_dict(load_file(last / "model.safetensors"))
-    return without_time(train(run, again, resume=last, **OPTIONS, **changes)[0].history)
+    return without_time(train(run, again, resume=last, **OPTIONS | changes)[0].history)
 
 
 def held(accelerator) -> dict:

@@ -751,6 +751,18 @@ def test_two_processes_are_as_good_as_one(run_script, start, scenes, tmp_path):
     assert len(shards) == 4  # each extracted its share, once: of the photos trained on, and of those scored
 
 
+def test_two_processes_share_a_trained_model_out(run_script, start, scenes, tmp_path, capsys):
+    trained = ("--train-encoder", "all", "--batch-norm", "eval", "--fsdp")
+    one = start(tmp_path / "one", *STEADY, *trained)
+    assert "1 process(es) (--fsdp: one alone has nothing to share out)" in capsys.readouterr().out
+    result = in_two_processes(run_script, tmp_path / "two", "--data", scenes, *trained)
+    assert "2 process(es) (--fsdp: share the model out)" in result.stdout
+    for row, other in zip(history(one), history(tmp_path / "two"), strict=True):
+        assert other["train_loss"] == pytest.approx(row["train_loss"], abs=1e-4)
+    saved = read_json(tmp_path / "two" / "metrics.json")["test"]["loss"]
+    assert evaluated(tmp_path / "two")["test"]["loss"] == pytest.approx(saved, abs=1e-6)
+
+
 def test_two_processes_score_every_sample_of_an_odd_number(run_script, scenes, copied, start, tmp_path):
     """Eleven photos in batches of four; and what one process refuses is told once."""
     run = tmp_path / "two"

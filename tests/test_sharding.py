@@ -122,6 +122,19 @@ def test_a_parameter_without_numbers_is_refused():
         sharding.SharedOut(model, Accelerator())
 
 
+def test_processes_that_add_instead_of_averaging_are_refused(monkeypatch):
+    monkeypatch.setattr(sharding, "init_device_mesh", lambda *_: None)
+    monkeypatch.setattr(sharding, "reduce_scatter_tensor", lambda mean, ones, op: mean.fill_(2))
+    with pytest.raises(UserError, match="--fsdp: torch .* does not average"):
+        sharding.SharedOut(nn.Linear(2, 2), Accelerator())
+
+
 def test_fp16_is_refused():
     with pytest.raises(UserError, match="--fsdp does not go with --precision fp16.*bf16"):
         make_accelerator(SimpleNamespace(precision="fp16", tracker="none", fsdp=True))
+
+
+def test_an_old_torch_is_refused(monkeypatch):
+    monkeypatch.setattr("common.training.is_torch_version", lambda *_: False)
+    with pytest.raises(UserError, match="--fsdp needs torch 2.7 or newer"):
+        make_accelerator(SimpleNamespace(precision="no", tracker="none", fsdp=True))

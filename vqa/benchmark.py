@@ -8,7 +8,6 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,63 +96,81 @@ def memory(bench: Bench) -> Measured:
 
 
 def two_processes(bench: Bench) -> Measured:
-    """Part f: the same training in one process and in two, which hold the model whole, or share it out: the same
-    losses, dropout 0 and even batches."""
-    ways = {"1 process(es)": (1, False), "2 process(es)": (2, False), "2 process(es), --fsdp": (2, True)}
-    losses, sides, starting = {}, [], []
-    for way, (processes, fsdp) in ways.items():
-        told, run = _train(bench, scenes=128, epochs=3, processes=processes, fsdp=fsdp)
-        starting.append(told["all_seconds"] - told["seconds"])
-        history = [json.loads(line) for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-        losses[way] = [row[name] for row in history for name in ("train_loss", "validation_loss")]
-        seconds = [row["seconds"] for row in history]
-        sides.append(Side(name=f"an epoch on the CPU, {way}", seconds=seconds))
-    of_one, of_two, of_shared = losses.values()
-    one, two, _ = sides
-    figures = [
-        Figure(
-            what="losses of 2 processes on the CPU, from those of one, relative",
-            value=_apart(of_one, of_two),
-            aim=1e-4,
-            unit="",
-        ),
-        Figure(
-            what="losses of 2 that share the model out (--fsdp), from those of one, relative",
-            value=_apart(of_one, of_shared),
-            aim=1e-4,
-            unit="",
-        ),
-        Figure(
-            what="an epoch of one process on the CPU, of two",
-            value=statistics.median(one.seconds) / statistics.median(two.seconds),
-        ),
+    """Part f: the same training in one process and in two: the same losses, dropout 0 and even batches."""
+    alone, shared = (_Training(bench, processes) for processes in (1, 2))
+    figures = [_losses_apart("losses of 2 processes on the CPU, from those of one, relative", alone, shared)]
+    what = "an epoch of one process on the CPU, of two"
+    figures.append(Figure(what=what, value=statistics.median(alone.seconds) / statistics.median(shared.seconds)))
+    sides = [
+        Side(name=f"an epoch on the CPU, {training.processes} process(es)", seconds=training.seconds)
+        for training in (alone, shared)
     ]
     sides += [
-        Side(name=f"starting {way}: Python and its imports", seconds=[seconds])
-        for way, seconds in zip(ways, starting, strict=True)
+        Side(name=f"starting {training.processes} process(es): Python and its imports", seconds=[training.start])
+        for training in (alone, shared)
     ]
-    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(of_one, of_two, strict=True))
+    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(alone.losses, shared.losses, strict=True))
     return Measured(sides=sides, figures=figures, notes=[f"losses of one process and of two: {pairs}"])
 
 
-def _apart(losses: Sequence[float], others: Sequence[float]) -> float:
-    return max(abs(a - b) / abs(a) for a, b in zip(losses, others, strict=True))
+def shared_out(bench: Bench) -> Measured:
+    """Part f: a trained encoder, held whole by one process and by each of two, and shared out by two (--fsdp).
+
+    BatchNorm keeps its statistics, for two processes see half a batch each, and the steps are small: large ones make
+    much of how sums are rounded.
+    """
+    trained: dict[str, Any] = {"encoder": "resnet18", "weights": "none", "train_encoder": "all", "batch_norm": "eval"}
+    trained |= {"image_size": 64, "learning_rate": 1e-4, "scenes": 64}
+    ways = {"1 process": (1, False), "2 processes": (2, False), "2 processes, --fsdp": (2, True)}
+    found = {way: _Training(bench, processes, fsdp=fsdp, **trained) for way, (processes, fsdp) in ways.items()}
+    alone, whole, shared = found.values()
+    what = "a trained ResNet18: losses of 2 processes that share it out, from those of one, relative"
+    seconds = statistics.median(shared.seconds) / statistics.median(whole.seconds)
+    figures = [
+        _losses_apart(what, alone, shared),
+        Figure(what="a trained ResNet18: an epoch of 2 processes that share it out, of 2 that do not", value=seconds),
+    ]
+    sides = [
+        Side(name=f"a trained ResNet18: an epoch on the CPU, {way}", seconds=training.seconds)
+        for way, training in found.items()
+    ]
+    return Measured(sides=sides, figures=figures)
+
+
+class _Training:
+    """A training in so many processes: its losses, the seconds of its epochs and those of its start."""
+
+    def __init__(
+        self, bench: Bench, processes: int, *, scenes: int = 128, fsdp: bool = False, **changes: object
+    ) -> None:
+        told, run = _train(bench, scenes=scenes, epochs=3, processes=processes, fsdp=fsdp, **changes)
+        lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        history = [json.loads(line) for line in lines]
+        self.processes, self.start = processes, told["all_seconds"] - told["seconds"]
+        self.losses = [row[name] for row in history for name in ("train_loss", "validation_loss")]
+        self.seconds = [row["seconds"] for row in history]
+
+
+def _losses_apart(what: str, one: _Training, other: _Training) -> Figure:
+    apart = max(abs(a - b) / abs(a) for a, b in zip(one.losses, other.losses, strict=True))
+    return Figure(what=what, value=apart, aim=1e-4, unit="")
 
 
 def _train(
-    bench: Bench, *, scenes: int, epochs: int, processes: int = 1, fsdp: bool = False
+    bench: Bench, *, scenes: int, epochs: int, processes: int = 1, fsdp: bool = False, **changes: object
 ) -> tuple[dict[str, Any], Path]:
-    """What `vqa.benchmark_child` told of a training on so many scenes, and its run directory."""
+    """What `vqa.benchmark_child` told of a training on so many scenes, and its run directory; `changes` of options."""
     data = bench.folder / f"scenes-{scenes}"
     if not data.exists():
         write_shapes(data, train=scenes, validation=32, test=8)
-    run = bench.folder / f"run-{scenes}-{processes}{'-fsdp' * fsdp}"
+    run = bench.folder / f"run-{scenes}-{processes}{'-fsdp' * fsdp}{'-changed' * bool(changes)}"
     options = bench.options
     arguments = ["vqa.benchmark_child", "--data", data, "--output", run, "--cache", bench.folder / f"cache-{run.name}"]
     arguments += ["--encoder", options.encoder, "--weights", options.weights, "--train-encoder", "none"]
     arguments += ["--image-size", options.image_size, "--epochs", epochs, "--batch-size", _BATCH, "--no-test"]
     arguments += [part for name in ("question", "cell", "attention") for part in (f"--{name}-dropout", 0)]
     arguments += ["--dropout", 0, "--segmentation", "syllable", "--workers", 1, *["--fsdp"] * fsdp]
+    arguments += [part for name, value in changes.items() for part in (f"--{name.replace('_', '-')}", value)]
     threads = max(1, bench.cores // processes)
     started = time.perf_counter()
     output = child([str(argument) for argument in arguments], processes=processes, threads=threads)
@@ -211,5 +228,5 @@ PARTS: dict[str, list[Part]] = {
     "c": [cached_epochs],
     "d": [training_step],
     "e": [memory],
-    "f": [two_processes],
+    "f": [two_processes, shared_out],
 }
