@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import is_torch_version
 from sharding_world import ENCODERS, OPTIONS, VARIANTS, Deep, go_on
 from test_training import train, without_time
 from test_transformers_encoders import tiny
@@ -21,6 +22,8 @@ from common.errors import UserError
 from common.training import make_accelerator
 
 ROOT = Path(__file__).parent.parent
+if not is_torch_version(">=", "2.11"):
+    pytest.skip("on CPUs --fsdp was tried from torch 2.11 on", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
