@@ -32,6 +32,8 @@ from video.decode import read_clip
 from video.frames import ClipViews
 from video.sampling import Sampling
 from vqa.benchmark import PARTS as PHOTOS
+from vqa.benchmark import shared_out
+from vqa.options import TrainVqaOptions
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--encoder custom_cnn --image-size 32 --clips 2 --photos 6 --squares 7 --frames 3".split()
@@ -100,6 +102,28 @@ def test_every_part_finds_its_figures(tmp_path, monkeypatch, capsys, clip):
     assert capsys.readouterr().out == said
     with pytest.raises(UserError, match="exists"):
         run_benchmark(parse(BenchmarkOptions, ["--output", str(output)]), {})
+
+
+def test_a_trained_encoder_is_shared_out_beside_whole_ones(tmp_path, monkeypatch):
+    """The commands that part f starts, and what it makes of their losses."""
+    asked = []
+
+    def child(arguments, *, processes, threads):
+        given = parse(TrainVqaOptions, list(arguments[1:]))
+        asked.append((processes, given.fsdp))
+        assert (given.encoder, given.train_encoder, given.batch_norm) == ("resnet18", "all", "eval")
+        run = Path(given.output)
+        run.mkdir()
+        row = {"train_loss": 2.0, "validation_loss": 1.0 + 0.5 * given.fsdp, "seconds": float(len(asked))}
+        (run / "history.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        return 'benchmark {"seconds": 0.0}\n'
+
+    monkeypatch.setattr("vqa.benchmark.child", child)
+    options = parse(BenchmarkOptions, ["--output", "x.json", *SMALL])
+    found = shared_out(Bench(options=options, folder=tmp_path, cores=1, say=print))
+    assert asked == [(1, False), (2, False), (2, True)]
+    assert [figure.value for figure in found.figures] == [0.5, 1.5] and found.figures[0].aim == 1e-4
+    assert [side.seconds for side in found.sides] == [[1.0], [2.0], [3.0]]
 
 
 def test_a_device_is_measured(tmp_path, monkeypatch):
