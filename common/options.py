@@ -20,7 +20,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 Positive = Annotated[float, Field(gt=0, le=1e30)]
 CHECKPOINTS = ("best_accuracy", "best_loss", "last")
-NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes", "fsdp")  # change no measured figure
+NOT_MEASURED = ("cache", "workers", "tracker", "examples", "checkpoint_minutes", "fsdp")
+"""Options that change nothing that is measured; but for rounding, as the number of processes does, in the last."""
 
 
 @options
@@ -230,7 +231,7 @@ class TrainingOptions:
     """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
     fsdp: bool = False
     """several processes share the weights, gradients and optimiser's state out (fully sharded data parallel), and hold
-    them whole only to validate and to save, so that a larger encoder can be trained; the figures stay the same"""
+    them whole only to validate and to save, so that a larger encoder can be trained; the same training, but for rounding"""
 
 
 @options

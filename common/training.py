@@ -81,9 +81,8 @@ def make_accelerator(options: Any, project: Path | None = None) -> Accelerator:
     if getattr(options, "fsdp", False):
         if options.precision == "fp16":
             raise UserError("--fsdp does not go with --precision fp16, whose losses are scaled; use --precision bf16")
-        if not is_torch_version(
-            ">=", "2.7"
-        ):  # 2.6's cannot do without a GPU, so that no test would hold it to anything
+        # That of 2.6 cannot do without a GPU, so that no test would hold it to anything.
+        if not is_torch_version(">=", "2.7"):
             raise UserError(f"--fsdp needs torch 2.7 or newer, and this is {torch.__version__}")
     disable_progress_bar()  # transformers' own, one per saved checkpoint
     try:

@@ -34,15 +34,14 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def world(folder) -> list[dict]:
     """What each of the two processes found."""
-    out = folder
-    tiny("vit").save_pretrained(out / "vit")
+    tiny("vit").save_pretrained(folder / "vit")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [*command, "tests/sharding_world.py", str(out)], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, "tests/sharding_world.py", str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr[-5000:]
-    return [json.loads((out / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    return [json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 
 def close(history, other) -> bool:

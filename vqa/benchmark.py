@@ -97,19 +97,19 @@ def memory(bench: Bench) -> Measured:
 
 def two_processes(bench: Bench) -> Measured:
     """Part f: the same training in one process and in two: the same losses, dropout 0 and even batches."""
-    alone, shared = (_Training(bench, processes) for processes in (1, 2))
-    figures = [_losses_apart("losses of 2 processes on the CPU, from those of one, relative", alone, shared)]
+    one, two = (_Training(bench, processes) for processes in (1, 2))
+    figures = [_losses_apart("losses of 2 processes on the CPU, from those of one, relative", one, two)]
     what = "an epoch of one process on the CPU, of two"
-    figures.append(Figure(what=what, value=statistics.median(alone.seconds) / statistics.median(shared.seconds)))
+    figures.append(Figure(what=what, value=statistics.median(one.seconds) / statistics.median(two.seconds)))
     sides = [
         Side(name=f"an epoch on the CPU, {training.processes} process(es)", seconds=training.seconds)
-        for training in (alone, shared)
+        for training in (one, two)
     ]
     sides += [
         Side(name=f"starting {training.processes} process(es): Python and its imports", seconds=[training.start])
-        for training in (alone, shared)
+        for training in (one, two)
     ]
-    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(alone.losses, shared.losses, strict=True))
+    pairs = ", ".join(f"{a:.6f} {b:.6f}" for a, b in zip(one.losses, two.losses, strict=True))
     return Measured(sides=sides, figures=figures, notes=[f"losses of one process and of two: {pairs}"])
 
 
