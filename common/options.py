@@ -231,7 +231,7 @@ class TrainingOptions:
     """write one within an epoch, too, after so many minutes: what a killed run loses at most; 0: after epochs alone"""
     fsdp: bool = False
     """several processes share the weights, gradients and optimiser's state out (fully sharded data parallel), and hold
-    them whole only to validate and to save, so that a larger encoder can be trained; the same training, but for rounding"""
+    them whole only to validate and to save, so that a larger encoder can be trained; figures differ by rounding"""
 
 
 @options
